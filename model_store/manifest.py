@@ -1,0 +1,225 @@
+"""`model.json`: what a package says of itself. Pure data and its rules; opens no file and no graph."""
+
+import hashlib
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+SCHEMA_VERSION: Final = 1
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+Version = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+# Relative, forward slashes, no dot segments: a path can name nothing outside its package folder.
+RelativePath = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$", max_length=255
+    ),
+]
+Task = Literal[
+    "text-generation",
+    "text2text-generation",
+    "feature-extraction",
+    "text-classification",
+    "image-generation",
+    "image-to-image",
+    "reconstruction",
+]
+Family = Literal["autoencoder", "vae", "gan", "lstm", "transformer", "flow", "diffusion", "linear"]
+Capability = Literal[
+    "complete",
+    "chat",
+    "embed",
+    "classify",
+    "generate_image",
+    "edit_image",
+    "reconstruct",
+    "score",
+    "encode",
+    "decode",
+    "interpolate",
+    "impute",
+]
+DType = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
+Positive = Annotated[int, Field(gt=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Part(BaseModel):
+    """A frozen piece of the manifest: unknown fields and coerced types are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Tensor(Part):
+    """One graph input or output. `role` is what it means, `name` what the graph calls it.
+
+    A dimension is a size, or the name of a dimension that may vary (`batch`, `time`, ...).
+    """
+
+    name: str
+    role: str
+    dtype: DType
+    shape: tuple[Positive | str, ...]
+
+
+class Golden(Part):
+    """Recorded inputs and outputs (`.npz`, keys are tensor names), replayed whenever the graph is loaded."""
+
+    inputs: RelativePath
+    outputs: RelativePath
+    rtol: Annotated[float, Field(ge=0, le=0.1)] = 1e-3
+    atol: Annotated[float, Field(ge=0, le=0.1)] = 1e-4
+
+
+class Graph(Part):
+    """One ONNX graph with its signature."""
+
+    file: RelativePath
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    golden: Golden
+
+
+class State(Part):
+    """What a text row keeps between steps: graph input `past` is replaced by graph output `present`.
+
+    `shape` is one row's own, without the leading batch dimension. `in_place` says that both may be bound to the same
+    memory (a KV cache under GroupQueryAttention); otherwise the new state is written beside the old one.
+    """
+
+    past: str
+    present: str
+    shape: tuple[Positive, ...]
+    dtype: DType = "float32"
+    in_place: bool = False
+
+
+class Text(Part):
+    """How text becomes token ids and how many fit."""
+
+    tokenizer: RelativePath
+    vocabulary: Positive
+    context: Positive
+    state: tuple[State, ...]
+    # True where the graph takes `seqlens_k` and `total_sequence_length` (attention over a cache of `context` places).
+    # A recurrent model has no such limit on length: its `context` bounds prompt + answer all the same.
+    attention: bool
+    bos_token_id: int | None = None
+    eos_token_ids: tuple[int, ...] = ()
+
+
+class Image(Part):
+    """What pictures go in and come out: values in [0, 1], channels first."""
+
+    channels: Literal[1, 3, 4]
+    height: Positive
+    width: Positive
+    classes: tuple[str, ...] = ()
+    # The graph that draws pictures, and the role of its noise input (standard normal, one vector a row).
+    generator: str | None = None
+    noise: str | None = None
+
+
+class Calibration(Part):
+    """Where one score's threshold comes from: `scores` is an `.npy` of ascending float32 scores of normal items."""
+
+    scores: RelativePath
+    threshold: Finite
+    quantile: Annotated[float, Field(gt=0, lt=1)]
+    data: str
+
+
+class Scoring(Part):
+    """Anomaly scores the `reconstruct` graph computes (output role `score.<name>`); higher is less normal."""
+
+    default: str
+    calibrations: dict[str, Calibration]
+
+    @model_validator(mode="after")
+    def _default_is_calibrated(self) -> Self:
+        if self.default not in self.calibrations:
+            raise ValueError(f"default score {self.default!r} has no calibration")
+        return self
+
+
+class Measure(Part):
+    """One measured figure on held-out data, with a baseline beside it where one exists."""
+
+    value: Finite
+    higher_is_better: bool
+    data: str
+    baseline: Finite | None = None
+    baseline_name: str | None = None
+    note: str | None = None
+
+
+class Provenance(Part):
+    """Where the weights come from."""
+
+    data: str
+    data_licence: str
+    attribution: str
+    home: str
+    recipe: str
+    seed: int | None = None
+    steps: int | None = None
+    seconds: Finite | None = None
+    parameters: int | None = None
+
+
+class File(Part):
+    """Digest and size of one file of the package."""
+
+    sha256: Sha256
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class Manifest(Part):
+    """One immutable version of one model. Every file of the package is listed but `model.json` itself."""
+
+    schema_version: Literal[1]
+    name: Name
+    version: Version
+    created: AwareDatetime
+    task: Task
+    family: Family
+    capabilities: tuple[Capability, ...]
+    description: str
+    licence: str
+    graphs: dict[str, Graph]
+    text: Text | None = None
+    image: Image | None = None
+    scoring: Scoring | None = None
+    quality: dict[str, Measure] = {}
+    provenance: Provenance
+    exporter: dict[str, str]
+    files: dict[RelativePath, File]
+    # Over the file's own bytes (`digest_of`), so that a flipped bit in the manifest itself is seen as well.
+    digest: Sha256
+
+    @model_validator(mode="after")
+    def _files_are_listed(self) -> Self:
+        missing = sorted(self.named_files() - self.files.keys())
+        if missing:
+            raise ValueError(f"files without a digest: {', '.join(missing)}")
+        return self
+
+    def named_files(self) -> set[str]:
+        """Paths that any part of the manifest names."""
+        named = {path for g in self.graphs.values() for path in (g.file, g.golden.inputs, g.golden.outputs)}
+        if self.text:
+            named.add(self.text.tokenizer)
+        if self.scoring:
+            named.update(c.scores for c in self.scoring.calibrations.values())
+        return named
+
+
+def digest_of(raw: bytes, digest: str) -> str:
+    """Digest of `model.json` as bytes, its own 64 digits (in `digest`, `sha256:<hex>`) counted as zeros.
+
+    Over bytes and not over parsed fields: no second program has to format numbers as this one does.
+    """
+    blank = raw.replace(digest.removeprefix("sha256:").encode(), b"0" * 64, 1)
+    return "sha256:" + hashlib.sha256(blank).hexdigest()
