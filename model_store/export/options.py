@@ -1,0 +1,238 @@
+"""From the words of a command line to a draft: tensors from `--example`, roles from the task, parts from what a module returned.
+
+Knows what each task's programs need of a graph, not how they run it.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, get_args
+
+import numpy as np
+from pydantic import ValidationError
+from tokenizers import Tokenizer
+
+from model_store.export.cases import Array, bind, dimensions
+from model_store.export.draft import Draft, GraphDraft, Range, check_name
+from model_store.export.errors import DraftError
+from model_store.export.graph_process import TorchRun
+from model_store.export.roles import GRAPH_NAMES, assign_inputs, assign_outputs, capabilities
+from model_store.manifest import DType, Family, Image, Provenance, State, Task, Tensor, Text
+
+NUMBER: Final = r"[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?"
+EXAMPLE: Final = re.compile(
+    rf"(?P<name>[^=:\s]+)=(?P<dtype>[a-z0-9]+)\[(?P<shape>[^\]]*)\](?::(?P<low>{NUMBER})\.\.(?P<high>{NUMBER}))?"
+)
+SIZES: Final = re.compile(r"(?P<name>[a-z_][a-z0-9_]*)=(?P<first>[1-9][0-9]*),(?P<second>[1-9][0-9]*)")
+NOT_STATED: Final = "not stated"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `atelier export torch` was told. Lists hold the options' texts as they were written."""
+
+    factory: str
+    name: str
+    task: Task
+    family: Family
+    examples: Sequence[str]
+    weights: Path | None = None
+    method: str = "forward"
+    inputs: Sequence[str] = ()
+    outputs: Sequence[str] = ()
+    sizes: Sequence[str] = ()
+    cases: str | None = None
+    oracle: str | None = None
+    class_names: Sequence[str] = ()
+    tokenizer: Path | None = None
+    context: int | None = None
+    description: str = ""
+    licence: str = NOT_STATED
+    data: str = NOT_STATED
+    data_licence: str = NOT_STATED
+    attribution: str = NOT_STATED
+    home: str = NOT_STATED
+
+
+def parse_example(text: str) -> tuple[Tensor, Range | None]:
+    """Read `input=float32[batch,1,28,28]` or, with the values it may take, `input=float32[batch,1,28,28]:0..1`."""
+    found = EXAMPLE.fullmatch(text.replace(" ", ""))
+    if found is None:
+        raise DraftError(
+            f"--example {text!r} is not like input=float32[batch,1,28,28] or ids=int64[batch,time]:0..99"
+        )
+    if found["dtype"] not in get_args(DType):
+        raise DraftError(f"--example {text!r}: the dtype must be one of {', '.join(get_args(DType))}")
+    sizes = [size for size in found["shape"].split(",") if size]
+    try:
+        shape = tuple(int(size) if size[0] in "-0123456789" else size for size in sizes)
+        tensor = Tensor(name=found["name"], role=found["name"], dtype=found["dtype"], shape=shape)  # type: ignore[arg-type]  # checked above
+    except ValueError as error:
+        raise DraftError(f"--example {text!r}: a dimension is a size above 0 or a name") from error
+    limits = None if found["low"] is None else (float(found["low"]), float(found["high"]))
+    if limits and limits[0] > limits[1]:
+        raise DraftError(f"--example {text!r}: the lowest value comes first")
+    return tensor, limits
+
+
+def graph_draft(options: Options) -> GraphDraft:
+    """The graph to make, its outputs still unknown. Raises DraftError for options that cannot be read."""
+    check_name(options.name)
+    examples = [parse_example(text) for text in options.examples]
+    inputs = assign_inputs(
+        options.task, [tensor for tensor, _ in examples], _pairs("--input", options.inputs)
+    )
+    return GraphDraft(
+        factory=options.factory,
+        inputs=tuple(inputs),
+        outputs=(),
+        weights=options.weights,
+        method=options.method,
+        cases=options.cases,
+        oracle=options.oracle,
+        ranges={tensor.name: limits for tensor, limits in examples if limits is not None},
+        sizes=_sizes(options.sizes),
+    )
+
+
+def complete(options: Options, graph: GraphDraft, run: TorchRun) -> Draft:
+    """The whole draft, its outputs described by what the module returned. Raises DraftError where parts are missing."""
+    outputs = assign_outputs(
+        options.task,
+        graph.inputs,
+        infer_outputs(graph.inputs, run.cases, run.outputs),
+        _pairs("--output", options.outputs),
+    )
+    by_role = {each.role: each for each in (*graph.inputs, *outputs)}
+    finished = GraphDraft(**{**vars(graph), "outputs": tuple(outputs)})
+    text = _text(options, finished) if options.task == "text-generation" else None
+    return Draft(
+        name=options.name,
+        task=options.task,
+        family=options.family,
+        capabilities=capabilities(options.task, by_role.keys()),
+        description=options.description or f"{options.family} exported from {options.factory}",
+        licence=options.licence,
+        provenance=_provenance(options, run.parameters),
+        graphs={GRAPH_NAMES.get(options.task, "forward"): finished},
+        files={"tokenizer.json": options.tokenizer.read_bytes()} if text and options.tokenizer else {},
+        text=text,
+        image=_image(options, by_role, run),
+    )
+
+
+def infer_outputs(
+    inputs: Sequence[Tensor], cases: Sequence[Mapping[str, Array]], outputs: Sequence[Mapping[str, Array]]
+) -> list[Tensor]:
+    """Describe outputs from their shapes in every case: an axis that moves with a named dimension of the inputs has its name."""
+    sizes = [bind(inputs, case) for case in cases]
+    moves = {tuple(each[name] for each in sizes): name for name in dimensions(inputs)}
+    return [_infer(name, [case[name] for case in outputs], moves) for name in outputs[0]]
+
+
+def _infer(name: str, arrays: Sequence[Array], moves: Mapping[tuple[int, ...], str]) -> Tensor:
+    shape: list[int | str] = []
+    for axis in range(arrays[0].ndim):
+        found = tuple(array.shape[axis] for array in arrays)
+        known = moves.get(found)
+        shape.append(known or (found[0] if len(set(found)) == 1 else f"{name}_{axis}"))
+    try:
+        return Tensor(name=name, role=name, dtype=str(arrays[0].dtype), shape=tuple(shape))  # type: ignore[arg-type]  # pydantic checks it
+    except ValidationError as error:
+        allowed = ", ".join(get_args(DType))
+        raise DraftError(
+            f"output {name!r} is {arrays[0].dtype}{shape}, where it may be {allowed} and never empty"
+        ) from error
+
+
+def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, colon, role = text.partition(":")
+        if not (name and colon and role):
+            raise DraftError(f"{option} {text!r} is not like name:role")
+        pairs[name] = role
+    return pairs
+
+
+def _sizes(texts: Sequence[str]) -> dict[str, tuple[int, int]]:
+    sizes = {}
+    for text in texts:
+        found = SIZES.fullmatch(text.replace(" ", ""))
+        if found is None or found["first"] == found["second"]:
+            raise DraftError(f"--size {text!r} is not like time=16,32 with two different sizes")
+        sizes[found["name"]] = (int(found["first"]), int(found["second"]))
+    return sizes
+
+
+def _image(options: Options, by_role: Mapping[str, Tensor], run: TorchRun) -> Image | None:
+    """What pictures go in or come out, where the tensors look like pictures: [batch, 1 or 3 or 4, height, width]."""
+    drawn = options.task == "image-generation"
+    spec = by_role.get("output" if drawn else "input")
+    sizes = [size for size in spec.shape[1:] if isinstance(size, int)] if spec else []
+    if (
+        options.task not in {"image-generation", "reconstruction"}
+        or len(sizes) != 3
+        or sizes[0] not in {1, 3, 4}
+    ):
+        if drawn:
+            raise DraftError(
+                "image generation needs an output [batch, 1 or 3 or 4, height, width] of fixed size"
+            )
+        return None
+    made = by_role["output" if drawn else "reconstruction"]
+    values = np.concatenate([np.ravel(case[made.name]) for case in run.outputs])
+    if values.min() < 0 or values.max() > 1:
+        raise DraftError(
+            f"output {made.name!r} goes from {values.min():.3g} to {values.max():.3g}, "
+            "where pictures have values in [0, 1]: scale them in the module"
+        )
+    if drawn and ("class_id" in by_role) != bool(options.class_names):
+        raise DraftError(
+            "a class-conditional generator needs both an int64 input with the role class_id and --class-name"
+        )
+    return Image(
+        channels=sizes[0],  # type: ignore[arg-type]  # checked above
+        height=sizes[1],
+        width=sizes[2],
+        classes=tuple(options.class_names),
+        generator=GRAPH_NAMES[options.task] if drawn else None,
+        noise="noise" if drawn else None,
+    )
+
+
+def _text(options: Options, graph: GraphDraft) -> Text:
+    if options.tokenizer is None or options.context is None:
+        raise DraftError("text generation needs --tokenizer tokenizer.json and --context TOKENS")
+    names = {each.role: each.name for each in graph.outputs}
+    states = [each for each in graph.inputs if each.role.startswith("past")]
+    attention = "seqlens_k" in {each.role for each in graph.inputs}
+    return Text(
+        tokenizer="tokenizer.json",
+        vocabulary=Tokenizer.from_file(str(options.tokenizer)).get_vocab_size(),
+        context=options.context,
+        state=tuple(_state(each, names, in_place=attention) for each in states),
+        attention=attention,
+    )
+
+
+def _state(past: Tensor, outputs: Mapping[str, str], *, in_place: bool) -> State:
+    role = past.role.replace("past_key_values", "present").replace("past", "present")
+    shape = tuple(size for size in past.shape[1:] if isinstance(size, int))
+    if role not in outputs or len(shape) + 1 != len(past.shape):
+        raise DraftError(
+            f"the state {past.role!r} needs an output with the role {role!r} and a row of fixed shape"
+        )
+    return State(past=past.name, present=outputs[role], shape=shape, dtype=past.dtype, in_place=in_place)
+
+
+def _provenance(options: Options, parameters: int) -> Provenance:
+    return Provenance(
+        data=options.data,
+        data_licence=options.data_licence,
+        attribution=options.attribution,
+        home=options.home,
+        recipe=options.factory,
+        parameters=parameters,
+    )

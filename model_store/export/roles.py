@@ -1,0 +1,131 @@
+"""Roles of a graph's tensors by task: taken from their names, said by the user, or guessed where only one guess is possible."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final, TypeAlias
+
+from model_store.export.errors import DraftError
+from model_store.manifest import Capability, Task, Tensor
+
+Guess: TypeAlias = Callable[[Tensor], bool]
+"""Whether a tensor could play a role."""
+
+GRAPH_NAMES: Final[Mapping[Task, str]] = {
+    "reconstruction": "reconstruct",
+    "image-generation": "generate",
+    "text-generation": "step",
+}
+"""The graph that a task's programs look for; other tasks have one called `forward`."""
+
+SAMPLING_INPUTS: Final = ("input_ids", "select", "target", "temperature", "top_k", "top_p", "uniform")
+SAMPLING_OUTPUTS: Final = ("token", "logprob", "top_token", "top_logprob")
+
+NEEDED_INPUTS: Final[Mapping[Task, tuple[str, ...]]] = {
+    "reconstruction": ("input",),
+    "image-generation": ("noise",),
+    "text-generation": SAMPLING_INPUTS,
+}
+NEEDED_OUTPUTS: Final[Mapping[Task, tuple[str, ...]]] = {
+    "reconstruction": ("reconstruction",),
+    "image-generation": ("output",),
+    "text-generation": SAMPLING_OUTPUTS,
+}
+_CAPABILITIES: Final[Mapping[Task, Capability]] = {
+    "text-generation": "complete",
+    "text2text-generation": "complete",
+    "feature-extraction": "embed",
+    "text-classification": "classify",
+    "image-generation": "generate_image",
+    "image-to-image": "edit_image",
+    "reconstruction": "reconstruct",
+}
+
+
+def _floating(tensor: Tensor) -> bool:
+    return tensor.dtype in {"float32", "float16"}
+
+
+def _vector(tensor: Tensor) -> bool:
+    return _floating(tensor) and len(tensor.shape) == 2
+
+
+def _label(tensor: Tensor) -> bool:
+    return tensor.dtype == "int64" and tensor.shape == ("batch",)
+
+
+def _never(_: Tensor) -> bool:
+    return False
+
+
+_INPUT_GUESSES: Final[Mapping[Task, Mapping[str, Guess]]] = {
+    "reconstruction": {"input": _floating, "noise": _never},
+    "image-generation": {"noise": _vector, "class_id": _label},
+}
+
+
+def assign_inputs(task: Task, tensors: Sequence[Tensor], said: Mapping[str, str]) -> list[Tensor]:
+    """Give every input its role. Raises DraftError, with what to say, where a needed role cannot be guessed."""
+    if not tensors:
+        example = "--example input=float32[batch,1,28,28]"
+        raise DraftError(f"say what goes in: {example}, once per input of the module")
+    done = _assign("--input", tensors, said, NEEDED_INPUTS.get(task, ()), _INPUT_GUESSES.get(task, {}))
+    unbatched = ", ".join(each.name for each in done if each.shape[:1] != ("batch",))
+    if task in {"reconstruction", "image-generation"} and unbatched:
+        raise DraftError(f"rows are served together: the first dimension of {unbatched} must be `batch`")
+    return done
+
+
+def assign_outputs(
+    task: Task, inputs: Sequence[Tensor], tensors: Sequence[Tensor], said: Mapping[str, str]
+) -> list[Tensor]:
+    """Give every output its role; one that nobody needs keeps its name. Raises DraftError as `assign_inputs` does."""
+    shapes = {each.role: each.shape for each in inputs}
+    guesses: dict[Task, dict[str, Guess]] = {
+        "reconstruction": {
+            "reconstruction": lambda tensor: _floating(tensor) and tensor.shape == shapes.get("input"),
+            **dict.fromkeys(("latent", "spread", "error_map"), _never),
+        },
+        "image-generation": {"output": _floating},
+    }
+    return _assign("--output", tensors, said, NEEDED_OUTPUTS.get(task, ()), guesses.get(task, {}))
+
+
+def capabilities(task: Task, roles: Collection[str]) -> tuple[Capability, ...]:
+    """What a package of one graph with these roles can do."""
+    if task == "reconstruction" and "latent" in roles:
+        return "reconstruct", "encode"
+    return (_CAPABILITIES[task],)
+
+
+def _assign(
+    option: str,
+    tensors: Sequence[Tensor],
+    said: Mapping[str, str],
+    needed: Sequence[str],
+    guesses: Mapping[str, Guess],
+) -> list[Tensor]:
+    """Roles as said, else by name, else by the guesses, tried in order; the keys of `guesses` are roles a name may be."""
+    names = [each.name for each in tensors]
+    unknown = sorted(said.keys() - set(names))
+    if unknown or len(set(names)) < len(names):
+        raise DraftError(f"{option} names {', '.join(unknown) or 'one twice'}; there are {', '.join(names)}")
+    roles = {name: said.get(name, name) for name in names}
+    for role, fits in guesses.items():
+        free = [each for each in tensors if each.name not in said and roles[each.name] not in guesses]
+        fitting = [each.name for each in free if fits(each)]
+        if role not in roles.values() and len(fitting) == 1:
+            roles[fitting[0]] = role
+    missing = [role for role in needed if role not in roles.values()]
+    if missing:
+        raise DraftError(_ask(option, tensors, missing))
+    if len(set(roles.values())) < len(roles):
+        pairs = ", ".join(f"{name}:{role}" for name, role in roles.items())
+        raise DraftError(f"two tensors have the same role: {pairs}")
+    return [each.model_copy(update={"role": roles[each.name]}) for each in tensors]
+
+
+def _ask(option: str, tensors: Sequence[Tensor], missing: Sequence[str]) -> str:
+    found = "; ".join(f"{each.name} {each.dtype}[{', '.join(map(str, each.shape))}]" for each in tensors)
+    return (
+        f"this task needs a tensor with the role {', '.join(missing)}, and it cannot be guessed among {found}: "
+        f"say which it is with {option} {tensors[0].name}:{missing[0]}"
+    )

@@ -1,0 +1,135 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_model
+
+from model_store.export.draft import Draft
+from model_store.zoo import fashion, fashion_ae
+from tests.model_store.zoo.drafted import run_drafted
+from tests.model_store.zoo.tiny_fashion import Steps, write_tiny_fashion
+
+BRIEF = fashion_ae.Recipe(steps=3, one_class_steps=2, batch=4)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_fashion(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def model(data: Path) -> fashion_ae.Autoencoder:
+    return fashion_ae.train(data, Steps(), BRIEF)
+
+
+@pytest.fixture(scope="module")
+def told() -> Steps:
+    return Steps()
+
+
+@pytest.fixture(scope="module")
+def drafted(
+    data: Path, model: fashion_ae.Autoencoder, told: Steps, tmp_path_factory: pytest.TempPathFactory
+) -> Draft:
+    return fashion_ae.draft(model, data, tmp_path_factory.mktemp("work"), told, BRIEF)
+
+
+def images(count: int) -> torch.Tensor:
+    return torch.rand(count, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+
+
+def test_it_redraws_by_its_latent(model: fashion_ae.Autoencoder) -> None:
+    shown = images(3)
+    latent = model.encode(shown)
+    assert latent.shape == (3, fashion_ae.Config.latent)
+    redrawn = model.decode(latent)
+    assert redrawn.shape == shown.shape
+    assert 0 <= redrawn.min() <= redrawn.max() <= 1
+    assert torch.equal(model(shown), redrawn)
+
+
+@torch.no_grad()
+def test_scores_belong_to_the_reconstruction(model: fashion_ae.Autoencoder) -> None:
+    shown = images(3)
+    redrawn, latent, error_map, unlike, error = model.reconstruct(shown)
+    assert torch.equal(latent, model.encode(shown))
+    assert torch.equal(error_map, (shown - redrawn).abs())
+    assert torch.allclose(error, error_map.flatten(1).mean(1))
+    assert torch.allclose(unlike, 1 - model.similarity(shown, redrawn).flatten(1).mean(1))
+
+
+def test_no_layer_is_a_product_of_whole_maps(model: fashion_ae.Autoencoder) -> None:
+    """Convolutions are computed image by image, so numbers do not depend on the batch."""
+    assert not any(isinstance(each, torch.nn.Linear) for each in model.modules())
+
+
+def test_training_tells_every_step_and_comes_ready(data: Path) -> None:
+    steps = Steps()
+    assert not fashion_ae.train(data, steps, BRIEF).training
+    assert steps.seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_training_is_the_same_again(data: Path, model: fashion_ae.Autoencoder) -> None:
+    again = fashion_ae.train(data, Steps(), BRIEF).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
+
+
+def test_training_learns(data: Path) -> None:
+    steps = Steps()
+    fashion_ae.fit(fashion.read_split(data, "train").images, steps, fashion_ae.Recipe(steps=25, batch=16))
+    assert steps.figures["ssim"] > 0.2  # it starts near 0
+
+
+def test_training_leaves_the_calibration_images_out(data: Path, tmp_path: Path) -> None:
+    """Other held images, same weights."""
+    other = write_tiny_fashion(tmp_path / "data")
+    everything = fashion.read_split(other, "train")
+    learned, _ = everything.cut(fashion_ae.HELD_IMAGES)
+    by_hand = fashion_ae.fit(learned.images, Steps(), BRIEF).state_dict()
+    trained = fashion_ae.train(data, Steps(), BRIEF).state_dict()
+    assert all(torch.equal(by_hand[name], trained[name]) for name in trained)
+
+
+def test_each_class_is_told_from_the_others(drafted: Draft, told: Steps) -> None:
+    assert told.seen == [(step, 20) for step in range(1, 21)]
+    found = drafted.quality["one_class_auroc.ssim"]
+    assert found.baseline is not None
+    assert 0 <= found.value <= 1
+    assert found.baseline > 0.9  # plain rectangles are easy for PCA
+    assert found.baseline_name == "PCA with 32 components"
+
+
+def test_a_draft_says_how_good_the_model_is(
+    drafted: Draft, model: fashion_ae.Autoencoder, data: Path
+) -> None:
+    assert (drafted.name, drafted.family, drafted.provenance.steps) == ("fashion-ae", "autoencoder", 3)
+    test = fashion.read_split(data, "t10k").images
+    unlike, error = (values.mean().item() for values in fashion_ae.scores(model, test).values())
+    assert drafted.quality["reconstruction_ssim"].value == pytest.approx(1 - unlike, abs=1e-4)
+    assert drafted.quality["reconstruction_l1"].value == pytest.approx(error, abs=1e-4)
+    assert "false_positive_rate.l1" in drafted.quality
+
+
+def test_a_draft_is_calibrated_on_images_that_were_held_out(
+    drafted: Draft, model: fashion_ae.Autoencoder, data: Path
+) -> None:
+    assert drafted.scoring is not None
+    assert set(drafted.files) == {each.scores for each in drafted.scoring.calibrations.values()}
+    _, held = fashion.read_split(data, "train").cut(fashion_ae.HELD_IMAGES)
+    kept = np.load(io.BytesIO(drafted.files["calibration/ssim.npy"]), allow_pickle=False)
+    assert np.allclose(kept, fashion_ae.scores(model, held.images)["ssim"].sort().values)
+
+
+@pytest.mark.parametrize("name", ["reconstruct", "decode"])
+def test_graphs_compute_what_they_declare(name: str, drafted: Draft) -> None:
+    assert len(run_drafted(drafted.graphs[name])) == 2
+
+
+def test_a_drafts_weights_are_the_models(drafted: Draft, model: fashion_ae.Autoencoder) -> None:
+    weights = drafted.graphs["decode"].weights
+    assert weights is not None
+    loaded = fashion_ae.Autoencoder().eval()
+    load_model(loaded, weights)
+    assert torch.equal(loaded(images(2)), model(images(2)))

@@ -1,0 +1,152 @@
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from model_store.zoo.training import Checkpoint, Schedule, dropout, fit
+
+
+def nothing(step: int, total: int, figures: Mapping[str, float]) -> None:
+    """A progress callback that shows nothing."""
+
+
+class Line(nn.Module):
+    """A slope to be learned: the loss is its distance from 3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.zeros(()))
+        self.modes: list[bool] = []
+
+    def loss(self, step: int) -> Tensor:
+        self.modes.append(self.training)
+        return (self.slope - 3).square()
+
+    def evaluate(self) -> float:
+        self.modes.append(self.training)
+        return float((self.slope.detach() - 3).abs())
+
+
+def train(
+    line: Line, steps: int, checkpoint: Checkpoint | None = None
+) -> list[tuple[int, int, dict[str, float]]]:
+    seen: list[tuple[int, int, dict[str, float]]] = []
+    fit(
+        line,
+        line.loss,
+        [torch.optim.SGD(line.parameters(), lr=0.4)],
+        Schedule(steps, warmup=2, evaluate_every=4),
+        evaluate=line.evaluate,
+        progress=lambda step, total, figures: seen.append((step, total, dict(figures))),
+        checkpoint=checkpoint,
+    )
+    return seen
+
+
+def test_it_learns() -> None:
+    line = Line()
+    train(line, 40)
+    assert line.slope.item() == pytest.approx(3, abs=0.05)
+
+
+def test_progress_tells_every_step_and_the_held_out_figure_where_measured() -> None:
+    seen = train(Line(), 10)
+    assert [(step, total) for step, total, _ in seen] == [(step, 10) for step in range(1, 11)]
+    assert all("loss" in figures for _, _, figures in seen)
+    assert [step for step, _, figures in seen if "nats_per_char" in figures] == [4, 8, 10]
+
+
+def test_it_evaluates_in_evaluation_mode_and_is_left_in_it() -> None:
+    line = Line()
+    train(line, 4)
+    assert line.modes == [True, True, True, True, False]
+    assert not line.training
+
+
+@given(steps=st.integers(1, 500), warmup=st.integers(0, 1000))
+def test_the_rate_rises_then_falls_and_is_never_zero(steps: int, warmup: int) -> None:
+    rates = [Schedule(steps, warmup, evaluate_every=1).rate(step) for step in range(steps)]
+    peak = rates.index(max(rates))
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert 0 < min(rates) <= max(rates) <= 1
+    assert abs(peak - min(warmup, steps // 10)) <= 1
+
+
+def test_the_schedule_scales_each_groups_own_rate() -> None:
+    line = Line()
+    optimizer = torch.optim.SGD([{"params": [line.slope], "lr": 0.25}])
+    schedule = Schedule(steps=4, warmup=0, evaluate_every=100)
+    fit(line, line.loss, [optimizer], schedule, evaluate=line.evaluate, progress=nothing)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.25 * schedule.rate(3))
+
+
+def test_a_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "state.pt")
+    whole, cut = Line(), Line()
+    train(whole, 12)
+
+    class Killed(Exception):
+        pass
+
+    def until_five(step: int) -> Tensor:
+        if step == 5:
+            raise Killed
+        return cut.loss(step)
+
+    optimizer = torch.optim.SGD(cut.parameters(), lr=0.4)
+    schedule = Schedule(12, warmup=2, evaluate_every=4)
+    with pytest.raises(Killed):
+        fit(
+            cut,
+            until_five,
+            [optimizer],
+            schedule,
+            evaluate=cut.evaluate,
+            progress=nothing,
+            checkpoint=checkpoint,
+        )
+    resumed = Line()
+    steps = [step for step, _, _ in train(resumed, 12, checkpoint)]
+    assert steps == list(range(5, 13))  # four were done when the checkpoint was written
+    assert resumed.slope.item() == pytest.approx(whole.slope.item())
+
+
+def test_a_finished_run_does_nothing_more(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "state.pt")
+    train(Line(), 8, checkpoint)
+    again = Line()
+    assert train(again, 8, checkpoint) == []
+    assert again.slope.item() != 0
+    assert list(tmp_path.iterdir()) == [tmp_path / "state.pt"]
+
+
+@pytest.mark.parametrize("chance", [0.05, 0.15, 0.5])
+def test_dropout_zeroes_the_share_asked_for_and_keeps_the_mean(chance: float) -> None:
+    torch.manual_seed(0)
+    dropped = dropout(torch.ones(401, 1003), chance)
+    assert (dropped == 0).float().mean().item() == pytest.approx(chance, abs=0.004)
+    assert dropped.mean().item() == pytest.approx(1, abs=0.01)
+    # Eight elements share a draw: none of the eight places may be favoured.
+    by_place = (dropped.flatten()[: 401 * 1003 // 8 * 8].view(-1, 8) == 0).float().mean(0)
+    assert by_place.max() - by_place.min() < 0.01
+
+
+def test_dropout_of_nothing_is_the_tensor_itself() -> None:
+    x = torch.ones(3)
+    assert dropout(x, 0.0) is x
+
+
+def test_dropout_keeps_the_dtype_and_passes_gradients_where_kept() -> None:
+    x = torch.ones(10, 10, dtype=torch.bfloat16, requires_grad=True)
+    dropped = dropout(x, 0.5)
+    torch.autograd.backward(dropped.sum())
+    assert dropped.dtype == torch.bfloat16
+    assert x.grad is not None
+    assert torch.equal(x.grad != 0, dropped != 0)
+    assert math.isfinite(float(x.grad.sum()))
