@@ -1,0 +1,1 @@
+"""Messages in, results out: engines that batch tensors. Knows no HTTP."""

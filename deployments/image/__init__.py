@@ -1,0 +1,1 @@
+"""Image generation in one step: GAN generators and VAE decoders."""

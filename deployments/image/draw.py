@@ -1,0 +1,58 @@
+"""What a request for pictures means to a one-step generator: noise and class in, encoded pictures out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from deployments.errors import BadRequest
+from deployments.messages import Draw, Output
+from deployments.oneshot import Result, Task
+from deployments.pictures import encode
+from model_store.manifest import Image, Manifest
+from model_store.session import Array
+
+
+class Drawing:
+    """Prepares and finishes `Draw` requests of one model."""
+
+    def __init__(self, manifest: Manifest, image: Image, generator: str, noise: str) -> None:
+        self.image = image
+        self.graph = generator
+        self._noise = noise
+        tensors = {tensor.role: tensor for tensor in manifest.graphs[generator].inputs}
+        self._size = int(tensors[noise].shape[-1])
+        self._takes_class = "class_id" in tensors
+        self._classes = {name.casefold(): place for place, name in enumerate(image.classes)}
+
+    def prepare(self, request: Draw) -> list[Task]:
+        """One task a picture. Raises BadRequest."""
+        size = (self.image.width, self.image.height)
+        if request.size is not None and request.size != size:
+            raise BadRequest(f"This model draws {size[0]}x{size[1]} only.", code="invalid_size", param="size")
+        feeds: dict[str, Array] = {}
+        if self._takes_class:
+            feeds["class_id"] = np.int64(self._class(request.prompt))  # type: ignore[assignment]
+        elif request.prompt:
+            raise BadRequest("This model draws unconditionally: leave the prompt empty.", param="prompt")
+        return [
+            Task(self.graph, {**feeds, self._noise: self._draw_noise(request.seed, i)}, ("output",), i)
+            for i in range(request.n)
+        ]
+
+    def _class(self, prompt: str | None) -> int:
+        place = self._classes.get((prompt or "").strip().casefold())
+        if place is None:
+            known = ", ".join(self.image.classes)
+            raise BadRequest(f"The prompt must name a class: {known}.", code="unknown_class", param="prompt")
+        return place
+
+    def _draw_noise(self, seed: int, stream: int) -> Array:
+        bits = np.random.Philox(key=np.array([seed, stream], dtype=np.uint64))
+        return np.random.Generator(bits).standard_normal(self._size, dtype=np.float32)
+
+    def finish(self, request: Draw, results: Sequence[Result]) -> tuple[Output, ...]:
+        """Encode the pictures. Slow: run it beside the event loop."""
+        return tuple(
+            Output(image=encode(result["output"], request.format, request.quality), seed=request.seed)
+            for result in results
+        )

@@ -1,0 +1,286 @@
+"""Frozen dataclasses that cross a process boundary, and the one seam they travel through.
+
+Requests are validated by whoever speaks HTTP; what depends on the model (context length, class names, item shapes)
+is checked by the model's program. No pydantic, no numpy: these are pickled between processes.
+"""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+Numbers: TypeAlias = (
+    list[Any] | bytes
+)  # nested lists of numbers, or raw little-endian bytes in row-major order
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds a request spent: waiting for a place, in model steps, encoding its answer."""
+
+    queue: float = 0.0
+    model: float = 0.0
+    encode: float = 0.0
+    batch: float = 1.0  # mean number of rows in the steps it took part in
+    first: float | None = None  # from submission to the first token
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a request consumed and produced."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    items: int = 0
+
+
+# -- text ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """Continue each prompt `n` times. Row `p * n + i` is choice i of prompt p; choices draw from different streams."""
+
+    model: str
+    prompts: tuple[str | tuple[int, ...], ...]
+    request_id: str = ""
+    version: str | None = None
+    max_tokens: int = 16
+    n: int = 1
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None  # how many alternatives; 0 gives the chosen tokens' own
+    echo: bool = False
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One token with its log-probability (nats) and the most probable alternatives, best first.
+
+    `offset` is where the token's text starts in the row's text. The first token of a prompt has no probability.
+    """
+
+    text: str
+    logprob: float | None
+    top: tuple[tuple[str, float], ...]
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """What one step added to one row. The last of a row has `finish`; the last of a request has `usage`, `timings`."""
+
+    row: int
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish: Literal["stop", "length"] | None = None
+    usage: Usage | None = None
+    timings: Timings | None = None
+    version: str = ""
+
+
+# -- items: pictures and tensors ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ImageItem:
+    """An encoded picture (PNG, JPEG, WebP bytes)."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TensorItem:
+    """A tensor as the client sent it. `shape` None: as nested; bytes are float32."""
+
+    data: Numbers
+    shape: tuple[int, ...] | None = None
+
+
+Item: TypeAlias = ImageItem | TensorItem
+
+
+@dataclass(frozen=True, slots=True)
+class Reconstruct:
+    """Reconstruct each item. With a seed a VAE samples its latent; without one it takes the mean."""
+
+    model: str
+    items: tuple[Item, ...]
+    request_id: str = ""
+    version: str | None = None
+    error_map: bool = False
+    latent: bool = False
+    seed: int | None = None
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Score each item with the named score, or the package's default."""
+
+    model: str
+    items: tuple[Item, ...]
+    request_id: str = ""
+    version: str | None = None
+    score: str | None = None
+    calibration: str | None = None
+    threshold: float | None = None
+    map: bool = False
+    mask: bool = False
+    seed: int | None = None
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Encode:
+    """Latent of each item."""
+
+    model: str
+    items: tuple[Item, ...]
+    request_id: str = ""
+    version: str | None = None
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """Output of each latent vector."""
+
+    model: str
+    latents: tuple[Numbers, ...]
+    request_id: str = ""
+    version: str | None = None
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Interpolate:
+    """`steps` outputs on the way from one end to the other, both included; an end is an item or a latent."""
+
+    model: str
+    start: Item | Numbers
+    end: Item | Numbers
+    steps: int = 8
+    mode: Literal["linear", "slerp"] = "linear"
+    request_id: str = ""
+    version: str | None = None
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Draw `n` pictures. `prompt` is a class name where the model has classes. Picture i uses noise stream (seed, i)."""
+
+    model: str
+    prompt: str | None = None
+    request_id: str = ""
+    version: str | None = None
+    n: int = 1
+    seed: int = 0
+    size: tuple[int, int] | None = None  # width, height in pixels
+    format: Literal["png", "jpeg", "webp"] = "png"
+    quality: int = 90  # JPEG and WebP: 0 worst, 100 best
+    timeout_seconds: float | None = None
+
+
+Request: TypeAlias = Complete | Reconstruct | Score | Encode | Decode | Interpolate | Draw
+
+
+# -- answers ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """A float32 tensor on its way out: raw little-endian bytes, row-major."""
+
+    shape: tuple[int, ...]
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One item's answer. A field is None where it was not asked for or the model has no such thing.
+
+    Pictures are encoded bytes; `map` and `mask` and `error_map` are PNG.
+    """
+
+    image: bytes | None = None
+    array: Array | None = None
+    error: float | None = None
+    error_map: bytes | None = None
+    latent: Array | None = None
+    spread: Array | None = None
+    score: float | None = None
+    normalized: float | None = None
+    p_value: float | None = None
+    threshold: float | None = None
+    is_anomaly: bool | None = None
+    map: bytes | None = None
+    mask: bytes | None = None
+    seed: int | None = None
+    steps: int = 1  # of the model that a picture took
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to a one-shot request: one output for each item, latent, step or picture, in order."""
+
+    outputs: tuple[Output, ...]
+    version: str
+    timings: Timings = Timings()
+    usage: Usage = Usage()
+    calibration: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What `/v1/models` tells of one model."""
+
+    name: str
+    version: str
+    created: int  # seconds since 1970
+    task: str
+    family: str
+    capabilities: tuple[str, ...]
+    description: str
+    licence: str
+    limits: dict[str, Any] = field(default_factory=dict)
+    quality: dict[str, Any] = field(default_factory=dict)
+    host: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Exposition:
+    """One process's metrics in Prometheus text format, and the replica it speaks for."""
+
+    replica: str
+    text: str
+
+
+class ModelClient(Protocol):
+    """The seam between the door and the engines: a local one in a host, a remote one in the gateway.
+
+    Every method raises `deployments.errors.ServingError` and nothing else on purpose.
+    """
+
+    async def cards(self) -> tuple[Card, ...]:
+        """Cards of all models behind this client."""
+
+    async def call(self, request: Request) -> Reply:
+        """Answer a one-shot request (anything but `Complete`)."""
+
+    def stream(self, request: Complete) -> AsyncGenerator[TextDelta, None]:
+        """Continue text. Closing the generator cancels the rows at their next step."""
+
+    async def collect(self, request: Complete) -> tuple[TextDelta, ...]:
+        """Continue text and answer once: one delta per row, in row order; the last one has usage and timings."""
+
+    async def expositions(self) -> tuple[Exposition, ...]:
+        """Metrics of every replica behind this client (not of this process's own door)."""
+
+    async def ready(self) -> bool:
+        """Whether a model answered lately, so that a request sent now would be answered."""

@@ -1,0 +1,129 @@
+"""One package, loaded: its engine, and the operations its capabilities allow."""
+
+import io
+import time
+
+import numpy as np
+
+from deployments.config import HostConfig
+from deployments.engine import Engine
+from deployments.image.draw import Drawing
+from deployments.messages import Card, TextDelta
+from deployments.metrics import Metrics
+from deployments.oneshot import Done, OneShot, Task
+from deployments.reconstruction.tasks import Autoencoding, Calibrated
+from deployments.text.program import TextProgram
+from deployments.text.sequence import Sequence
+from deployments.text.vocabulary import Vocabulary
+from model_store.manifest import Manifest
+from model_store.session import Device, open_graph
+from model_store.store import Package
+
+
+class TextModel:
+    """A model that continues text."""
+
+    def __init__(self, package: Package, config: HostConfig, device: Device, metrics: Metrics) -> None:
+        self.manifest = manifest = package.manifest
+        if manifest.text is None:
+            raise ValueError(f"{manifest.name} has no text section")
+        session = open_graph(package, "step", device=device, threads=threads_of(config))
+        vocabulary = Vocabulary(package.read(manifest.text.tokenizer), manifest.text.vocabulary)
+        self.program = TextProgram(
+            manifest,
+            session,
+            vocabulary,
+            metrics,
+            slots=config.slots,
+            prefill_chunk=config.prefill_chunk,
+            device=device,
+        )
+        self.engine: Engine[Sequence, TextDelta] = Engine(
+            manifest.name, self.program, metrics, max_waiting=config.max_waiting
+        )
+        self.limits = {"context": manifest.text.context, "vocabulary": manifest.text.vocabulary}
+
+
+class OneShotModel:
+    """A model that answers in one step: autoencoder, VAE, GAN."""
+
+    def __init__(self, package: Package, config: HostConfig, device: Device, metrics: Metrics) -> None:
+        self.manifest = manifest = package.manifest
+        threads = threads_of(config)
+        graphs = {
+            key: (graph, open_graph(package, key, device=device, threads=threads))
+            for key, graph in manifest.graphs.items()
+        }
+        program = OneShot(manifest.name, graphs, metrics, max_batch=config.max_batch)
+        self.engine: Engine[Task, Done] = Engine(
+            manifest.name, program, metrics, max_waiting=config.max_waiting
+        )
+        self.autoencoding = _autoencoding(package) if "reconstruct" in graphs else None
+        image = manifest.image
+        self.drawing = (
+            Drawing(manifest, image, image.generator, image.noise)
+            if image and image.generator and image.noise
+            else None
+        )
+        self.item_numbers = self.autoencoding.items.numbers if self.autoencoding else 0
+        self.limits = _limits(manifest)
+
+
+Model = TextModel | OneShotModel
+
+
+def open_model(package: Package, config: HostConfig, device: Device, metrics: Metrics) -> Model:
+    """Load a verified package: sessions opened, golden pairs replayed, engine ready to start. Raises PackageError."""
+    began = time.perf_counter()
+    manifest = package.manifest
+    kind = TextModel if manifest.text is not None else OneShotModel
+    model = kind(package, config, device, metrics)
+    name = manifest.name
+    metrics.model_info.labels(name, manifest.version, manifest.task, manifest.family, str(device)).set(1)
+    metrics.load_seconds.labels(name).set(time.perf_counter() - began)
+    return model
+
+
+def threads_of(config: HostConfig) -> int:
+    """Threads of one session: as set, or the replica's share of CPUs."""
+    return config.threads or max(1, int(config.num_cpus))
+
+
+def card_of(model: Model, host: str) -> Card:
+    """What `/v1/models` shows of it."""
+    manifest = model.manifest
+    return Card(
+        name=manifest.name,
+        version=manifest.version,
+        created=int(manifest.created.timestamp()),
+        task=manifest.task,
+        family=manifest.family,
+        capabilities=manifest.capabilities,
+        description=manifest.description,
+        licence=manifest.licence,
+        limits=model.limits,
+        quality={name: measure.model_dump(exclude_none=True) for name, measure in manifest.quality.items()},
+        host=host,
+    )
+
+
+def _autoencoding(package: Package) -> Autoencoding:
+    scoring = package.manifest.scoring
+    calibrations = {
+        name: Calibrated(np.load(io.BytesIO(package.read(c.scores)), allow_pickle=False), c.threshold)
+        for name, c in (scoring.calibrations if scoring else {}).items()
+    }
+    return Autoencoding(package.manifest, calibrations)
+
+
+def _limits(manifest: Manifest) -> dict[str, object]:
+    limits: dict[str, object] = {}
+    if manifest.image:
+        limits["size"] = f"{manifest.image.width}x{manifest.image.height}"
+        limits["classes"] = list(manifest.image.classes)
+    if "reconstruct" in manifest.graphs:
+        inputs = {tensor.role: tensor for tensor in manifest.graphs["reconstruct"].inputs}
+        limits["input_shape"] = list(inputs["input"].shape[1:])
+    if manifest.scoring:
+        limits["scores"] = {name: c.threshold for name, c in manifest.scoring.calibrations.items()}
+    return limits

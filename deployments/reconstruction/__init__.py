@@ -1,0 +1,1 @@
+"""Reconstruction, anomaly scores and latents of autoencoders."""

@@ -1,0 +1,106 @@
+"""Input items to model inputs: encoded pictures and tensors, checked against what the model takes."""
+
+import math
+from itertools import chain
+from typing import Any, Final
+
+import numpy as np
+
+from deployments.errors import BadRequest
+from deployments.messages import ImageItem, Item, Numbers, TensorItem
+from deployments.pictures import decode
+from model_store.manifest import Image
+from model_store.session import Array
+
+_FLOAT_BYTES: Final = 4
+_MOST_DIMENSIONS: Final = 16
+
+
+def vector(data: Numbers, size: int, param: str) -> Array:
+    """Float32 [size] of a flat list or raw little-endian float32. Raises BadRequest naming `param`."""
+    array, shape = _numbers(data, param)
+    if shape != (size,):
+        raise BadRequest(f"The model takes {size} numbers, not shape {list(shape)}.", param=param)
+    return array
+
+
+def tensor(item: TensorItem, wanted: tuple[int, ...], param: str) -> Array:
+    """The item's numbers in the model's shape. Raises BadRequest naming a part of `param`.
+
+    A flat list may stand for any shape; dimensions of size 1 may be left out or added.
+    """
+    array, nested = _numbers(item.data, f"{param}.data")
+    given = nested if item.shape is None else item.shape
+    if item.shape is not None and len(nested) > 1 and item.shape != nested:
+        raise BadRequest(f"The data is nested as {list(nested)}.", param=f"{param}.shape")
+    if (item.shape is not None or len(given) > 1) and _squeezed(given) != _squeezed(wanted):
+        raise BadRequest(f"The model takes shape {list(wanted)}, not {list(given)}.", param=f"{param}.shape")
+    if array.size != math.prod(wanted):
+        raise BadRequest(
+            f"The model takes shape {list(wanted)}, not {array.size} numbers.", param=f"{param}.data"
+        )
+    return array.reshape(wanted)
+
+
+def _squeezed(shape: tuple[int, ...]) -> list[int]:
+    return [size for size in shape if size != 1]
+
+
+def _numbers(data: Numbers, param: str) -> tuple[Array, tuple[int, ...]]:
+    """Flat float32 numbers, and how they were nested. Raises BadRequest for anything but finite numbers."""
+    if isinstance(data, bytes):
+        if len(data) % _FLOAT_BYTES:
+            raise BadRequest("The data is not a whole number of float32 values.", param=param)
+        array = np.frombuffer(data, "<f4").astype(np.float32)
+        shape: tuple[int, ...] = (array.size,)
+    else:
+        flat, shape = _flat(data, param)
+        # By exact type: `true` is no number. `fromiter` is several times faster than `array` on a list.
+        if not set(map(type, flat)) <= {int, float}:
+            raise BadRequest("The data must be numbers in lists of equal length.", param=param)
+        try:
+            with np.errstate(over="ignore"):
+                array = np.fromiter(flat, np.float64, len(flat)).astype(np.float32)
+        except OverflowError:
+            raise BadRequest("The numbers must be finite in float32.", param=param) from None
+    if not np.isfinite(array).all():
+        raise BadRequest("The numbers must be finite in float32.", param=param)
+    return array, shape
+
+
+def _flat(data: list[Any], param: str) -> tuple[list[Any], tuple[int, ...]]:
+    shape = [len(data)]
+    while data and isinstance(data[0], list):
+        width = len(data[0])
+        if len(shape) == _MOST_DIMENSIONS or any(
+            not isinstance(part, list) or len(part) != width for part in data
+        ):
+            raise BadRequest("The data must be numbers in lists of equal length.", param=param)
+        data = list(chain.from_iterable(data))
+        shape.append(width)
+    return data, tuple(shape)
+
+
+class Items:
+    """Reads items for one model."""
+
+    def __init__(self, shape: tuple[int, ...], image: Image | None) -> None:
+        self.shape = shape
+        self.numbers = math.prod(shape)  # in one item
+        self._image = image
+
+    @property
+    def pictures(self) -> bool:
+        """Whether the model's items can be shown as pictures."""
+        return self._image is not None
+
+    def read(self, item: Item, param: str) -> Array:
+        """The item as the model's input, float32 `shape`. Raises BadRequest."""
+        if isinstance(item, TensorItem):
+            return tensor(item, self.shape, f"{param}.tensor")
+        return self._picture(item, f"{param}.image")
+
+    def _picture(self, item: ImageItem, param: str) -> Array:
+        if self._image is None:
+            raise BadRequest("This model takes tensors, not images.", param=param)
+        return decode(item.data, self._image.channels, self._image.width, self._image.height, param)

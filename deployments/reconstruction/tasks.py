@@ -1,0 +1,258 @@
+"""What reconstruct, score, encode, decode and interpolate mean to an autoencoder's graphs."""
+
+import math
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.errors import BadRequest
+from deployments.messages import (
+    Array,
+    Decode,
+    Encode,
+    ImageItem,
+    Interpolate,
+    Item,
+    Numbers,
+    Output,
+    Reconstruct,
+    Score,
+    TensorItem,
+)
+from deployments.oneshot import Result, Task
+from deployments.pictures import encode, heat
+from deployments.reconstruction.items import Items, vector
+from model_store.manifest import Manifest, Scoring
+
+Floats: TypeAlias = NDArray[np.float32]
+
+_PREFIX: Final = "score."
+
+
+class Calibrated:
+    """Normal items' scores of one kind, ascending, and the threshold taken from them."""
+
+    def __init__(self, scores: Floats, threshold: float) -> None:
+        self._scores = scores
+        self.threshold = threshold
+
+    def p_value(self, score: float) -> float:
+        """Split-conformal: share of normal scores at least as high, counting the item itself (Vovk et al. 2005)."""
+        above = len(self._scores) - int(np.searchsorted(self._scores, score, side="left"))
+        return (1 + above) / (1 + len(self._scores))
+
+
+def normalized(score: float, threshold: float) -> float:
+    """Map a score to [0, 1] with 0.5 at the threshold, never falling.
+
+    s / (s + t) where the threshold is positive, as it is for errors: 0 for no error (a rounding below zero counts as
+    none). A logistic curve around the threshold for scores of any sign.
+    """
+    if threshold > 0:
+        return max(score, 0.0) / (max(score, 0.0) + threshold)
+    scale = abs(threshold) or 1.0
+    return 1 / (1 + math.exp(-max(-60.0, min(60.0, (score - threshold) / scale))))
+
+
+class Autoencoding:
+    """Prepares and finishes the requests of one autoencoder or VAE."""
+
+    def __init__(self, manifest: Manifest, calibrations: dict[str, Calibrated]) -> None:
+        graph = manifest.graphs["reconstruct"]
+        inputs = {tensor.role: tensor for tensor in graph.inputs}
+        self.items = Items(tuple(int(size) for size in inputs["input"].shape[1:]), manifest.image)
+        self._outputs = {tensor.role: tensor for tensor in graph.outputs}
+        self._noise = int(inputs["noise"].shape[-1]) if "noise" in inputs else 0
+        self._latent = int(self._outputs["latent"].shape[-1]) if "latent" in self._outputs else 0
+        self._scoring: Scoring | None = manifest.scoring
+        self._calibrations = calibrations
+        self._error = manifest.scoring.default if manifest.scoring else None
+        self.calibration = f"{manifest.name}:{manifest.version}"
+
+    # -- requests to tasks ---------------------------------------------------------------------------------------------
+
+    def reconstruct(self, request: Reconstruct) -> list[Task]:
+        """One task an item."""
+        wanted = ["reconstruction"]
+        if self._error:
+            wanted.append(_PREFIX + self._error)
+        if request.error_map:
+            wanted.append(self._map())
+        if request.latent:
+            wanted.append("latent")
+        return self._tasks(request.items, tuple(wanted), request.seed)
+
+    def score(self, request: Score) -> list[Task]:
+        """One task an item."""
+        if self._scoring is None:
+            raise BadRequest(
+                "This model has no calibrated anomaly scores.", code="task_not_supported", param="model"
+            )
+        name = request.score or self._scoring.default
+        if name not in self._calibrations:
+            known = ", ".join(self._calibrations)
+            raise BadRequest(f"This model's scores are: {known}.", code="unknown_score", param="score")
+        if request.calibration not in (None, self.calibration):
+            raise BadRequest("There is no such calibration.", code="unknown_calibration", param="calibration")
+        wanted = [_PREFIX + name]
+        if request.map or request.mask:
+            wanted.append(self._map())
+        return self._tasks(request.items, tuple(wanted), request.seed)
+
+    def encode(self, request: Encode) -> list[Task]:
+        """One task an item."""
+        wanted = ("latent", "spread") if "spread" in self._outputs else ("latent",)
+        return self._tasks(request.items, wanted, None)
+
+    def decode(self, request: Decode) -> list[Task]:
+        """One task a latent."""
+        return [
+            self._decoding(vector(z, self._latent, f"latents[{i}]"), i) for i, z in enumerate(request.latents)
+        ]
+
+    def ends(self, request: Interpolate) -> tuple[Task | Floats, Task | Floats]:
+        """Both ends of an interpolation: the latent itself, or the task that finds an item's."""
+        start = self._end(request.start, "from", 0)
+        return start, self._end(request.end, "to", int(isinstance(start, Task)))
+
+    def _end(self, end: Item | Numbers, param: str, place: int) -> Task | Floats:
+        if isinstance(end, ImageItem | TensorItem):
+            feeds = {"input": self.items.read(end, param), **self._feeds(None, place)}
+            return Task("reconstruct", feeds, ("latent",), place)
+        return vector(end, self._latent, param)
+
+    def interpolate(self, request: Interpolate, start: Floats, end: Floats) -> list[Task]:
+        """One task a step, both ends included."""
+        path = np.linspace(0, 1, request.steps).tolist()
+        between = _slerp if request.mode == "slerp" else _linear
+        return [self._decoding(between(start, end, t), i) for i, t in enumerate(path)]
+
+    def _tasks(self, items: Sequence[Item], outputs: tuple[str, ...], seed: int | None) -> list[Task]:
+        return [
+            Task(
+                "reconstruct",
+                {"input": self.items.read(item, f"input[{i}]"), **self._feeds(seed, i)},
+                outputs,
+                i,
+            )
+            for i, item in enumerate(items)
+        ]
+
+    def _feeds(self, seed: int | None, stream: int) -> dict[str, Floats]:
+        if not self._noise:
+            if seed is not None:
+                raise BadRequest("This model is deterministic and takes no seed.", param="seed")
+            return {}
+        if seed is None:  # the mean of the posterior
+            return {"noise": np.zeros(self._noise, np.float32)}
+        bits = np.random.Philox(key=np.array([seed, stream], dtype=np.uint64))
+        return {"noise": np.random.Generator(bits).standard_normal(self._noise, dtype=np.float32)}
+
+    def _decoding(self, latent: Floats, place: int) -> Task:
+        return Task("decode", {"latent": latent}, ("output",), place)
+
+    def _map(self) -> str:
+        if "error_map" not in self._outputs or not self.items.pictures:
+            raise BadRequest("This model has no error map.", param="return")
+        return "error_map"
+
+    # -- results to outputs ----------------------------------------------------------------------------------------------
+
+    def reconstructed(self, request: Reconstruct, results: Sequence[Result]) -> tuple[Output, ...]:
+        """Answers in the items' own kind: a picture for a picture, a tensor for a tensor."""
+        outputs = []
+        for place, (item, result) in enumerate(zip(request.items, results, strict=True)):
+            _check_finite(result, f"input[{place}]")
+            image, array = _like(item, result["reconstruction"])
+            outputs.append(
+                Output(
+                    image=image,
+                    array=array,
+                    error=float(result[_PREFIX + self._error]) if self._error else None,
+                    error_map=_picture_of(result["error_map"]) if request.error_map else None,
+                    latent=_array(result["latent"]) if request.latent else None,
+                )
+            )
+        return tuple(outputs)
+
+    def scored(self, request: Score, results: Sequence[Result]) -> tuple[Output, ...]:
+        """Scores against the calibration, or against the request's own threshold."""
+        name = request.score or (self._scoring.default if self._scoring else "")
+        calibrated = self._calibrations[name]
+        threshold = calibrated.threshold if request.threshold is None else request.threshold
+        outputs = []
+        for place, result in enumerate(results):
+            _check_finite(result, f"input[{place}]")
+            score = float(result[_PREFIX + name])
+            outputs.append(
+                Output(
+                    score=score,
+                    normalized=normalized(score, threshold),
+                    p_value=calibrated.p_value(score),
+                    threshold=threshold,
+                    is_anomaly=score > threshold,
+                    map=_picture_of(result["error_map"]) if request.map else None,
+                    mask=encode(_mask(result["error_map"])) if request.mask else None,
+                )
+            )
+        return tuple(outputs)
+
+    def encoded(self, request: Encode, results: Sequence[Result]) -> tuple[Output, ...]:  # noqa: ARG002 - as the others
+        """Latents, with their spread where the model has one."""
+        outputs = []
+        for place, result in enumerate(results):
+            _check_finite(result, f"input[{place}]")
+            spread = _array(result["spread"]) if "spread" in result else None
+            outputs.append(Output(latent=_array(result["latent"]), spread=spread))
+        return tuple(outputs)
+
+    def decoded(self, request: Decode | Interpolate, results: Sequence[Result]) -> tuple[Output, ...]:
+        """Pictures where the model makes pictures, else tensors."""
+        pictures = self.items.pictures
+        outputs = []
+        for place, result in enumerate(results):
+            _check_finite(result, f"latents[{place}]" if isinstance(request, Decode) else None)
+            values = result["output"]
+            outputs.append(Output(image=encode(values)) if pictures else Output(array=_array(values)))
+        return tuple(outputs)
+
+
+def _linear(start: Floats, end: Floats, t: float) -> Floats:
+    return (1 - t) * start + t * end
+
+
+def _slerp(start: Floats, end: Floats, t: float) -> Floats:
+    """Along the great circle (Shoemake 1985); straight where the ends are (nearly) parallel or one is zero."""
+    length = float(np.linalg.norm(start)) * float(np.linalg.norm(end))
+    cosine = float(np.dot(start, end)) / length if length > 0 else 1.0
+    angle = math.acos(max(-1.0, min(1.0, cosine)))
+    if math.sin(angle) < 1e-6:
+        return _linear(start, end, t)
+    # The quotients first: they are exactly 1 and 0 at the ends.
+    return math.sin((1 - t) * angle) / math.sin(angle) * start + math.sin(t * angle) / math.sin(angle) * end
+
+
+def _check_finite(result: Result, param: str | None) -> None:
+    """Numbers near float32's end overflow inside a model, whose weights gave the recorded answers when it was loaded."""
+    if not all(np.isfinite(values).all() for values in result.values()):
+        raise BadRequest("The model has no finite answer to this input.", code="not_finite", param=param)
+
+
+def _array(values: Floats) -> Array:
+    return Array(values.shape, values.astype("<f4", copy=False).tobytes())
+
+
+def _like(item: Item, values: Floats) -> tuple[bytes | None, Array | None]:
+    return (encode(values), None) if isinstance(item, ImageItem) else (None, _array(values))
+
+
+def _picture_of(error_map: Floats) -> bytes:
+    return encode(heat(error_map.mean(axis=0)))
+
+
+def _mask(error_map: Floats) -> Floats:
+    """Where the error stands out: above half of the map's range."""
+    mask: Floats = (error_map.mean(axis=0) > 0.5).astype(np.float32)[None]
+    return mask

@@ -1,0 +1,334 @@
+"""Every model of one process behind the `ModelClient` seam: the local implementation. Knows no Ray and no HTTP."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
+
+from deployments.config import HostConfig
+from deployments.errors import BadRequest, DeadlineExceeded, ModelNotFound
+from deployments.image.draw import Drawing
+from deployments.messages import (
+    Card,
+    Complete,
+    Decode,
+    Draw,
+    Encode,
+    Exposition,
+    ImageItem,
+    Interpolate,
+    Output,
+    Reconstruct,
+    Reply,
+    Request,
+    Score,
+    TextDelta,
+    Usage,
+)
+from deployments.metrics import Metrics
+from deployments.model import Model, OneShotModel, TextModel, card_of, open_model
+from deployments.oneshot import Done, Result, Task
+from deployments.reconstruction.tasks import Autoencoding
+from deployments.rows import Row, Ticket, timings
+from deployments.text.sequence import Sequence as TextSequence
+from model_store.session import choose_device
+from model_store.store import Store, shipped
+
+P = ParamSpec("P")
+T = TypeVar("T")
+OneShotRequest = TypeVar("OneShotRequest", Score, Reconstruct, Encode, Decode, Interpolate, Draw)
+
+# What is quicker than handing it to another thread (about 100 microseconds there and back).
+_SMALL_TEXT: Final = 4096  # characters
+_SMALL_NUMBERS: Final = 8192
+# A step that takes longer than this has hung.
+_STUCK_SECONDS: Final = 60.0
+# A model that fails this often in a row will not recover by itself: a lost device, for example.
+_FAULTS: Final = 3
+
+
+class Studio:
+    """Loaded models by name, each with its engine running."""
+
+    def __init__(self, models: Iterable[Model], metrics: Metrics, host: str = "") -> None:
+        self._models = {model.manifest.name: model for model in models}
+        self._metrics = metrics
+        self._cards = tuple(card_of(model, host) for model in self._models.values())
+        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
+        for model in self._models.values():
+            model.engine.start()
+
+    def close(self) -> None:
+        """Finish what was accepted and end all threads."""
+        for model in self._models.values():
+            model.engine.stop()
+        self._pool.shutdown()
+
+    # -- the seam ----------------------------------------------------------------------------------------------------
+
+    async def cards(self) -> tuple[Card, ...]:
+        """Cards of all models."""
+        return self._cards
+
+    async def expositions(self) -> tuple[Exposition, ...]:
+        """Nothing: this process's own registry is shown by its own door."""
+        return ()
+
+    async def ready(self) -> bool:
+        """Whether every engine runs and none hangs in a step."""
+        return self.healthy()
+
+    def healthy(self) -> bool:
+        """The same, for a health check."""
+        engines = [model.engine for model in self._models.values()]
+        return all(
+            engine.alive and engine.faults < _FAULTS and engine.stuck_seconds() < _STUCK_SECONDS for engine in engines
+        )
+
+    async def stream(self, request: Complete) -> AsyncGenerator[TextDelta, None]:
+        """Continue text, delta by delta."""
+        model = self._text(request)
+        sequences = await self._prepare(model, request)
+        ticket, rows = model.engine.submit(sequences)
+        ticket.expire_after(request.timeout_seconds, _late())
+        open_rows = len(rows)
+        try:
+            while open_rows:
+                delta = await ticket.next()
+                if delta.finish is not None:
+                    open_rows -= 1
+                if not open_rows:
+                    delta = _finished(model, rows, delta)
+                yield delta
+        finally:
+            self._leave(model, ticket, open_rows)
+
+    async def collect(self, request: Complete) -> tuple[TextDelta, ...]:
+        """Continue text, one delta a row."""
+        parts: list[list[TextDelta]] = [[] for _ in range(len(request.prompts) * request.n)]
+        stream = self.stream(request)
+        try:
+            async for delta in stream:
+                parts[delta.row].append(delta)
+                last = delta
+        finally:
+            await stream.aclose()
+        whole = [_join(row, deltas) for row, deltas in enumerate(parts)]
+        whole[-1] = replace(whole[-1], usage=last.usage, timings=last.timings)
+        return tuple(replace(delta, version=last.version) for delta in whole)
+
+    async def call(self, request: Request) -> Reply:
+        """Answer a one-shot request."""
+        match request:
+            case Score():
+                return await self._score(request)
+            case Reconstruct():
+                model, auto = self._autoencoding(request, "reconstruct")
+                return await self._answer(model, request, auto.reconstruct, auto.reconstructed)
+            case Encode():
+                model, auto = self._autoencoding(request, "encode")
+                return await self._answer(model, request, auto.encode, auto.encoded)
+            case Decode():
+                model, auto = self._autoencoding(request, "decode")
+                return await self._answer(model, request, auto.decode, auto.decoded)
+            case Interpolate():
+                return await self._interpolate(request)
+            case Draw():
+                model, drawing = self._drawing(request)
+                reply = await self._answer(model, request, drawing.prepare, drawing.finish)
+                self._metrics.images.labels(request.model).inc(request.n)
+                return reply
+            case Complete():
+                raise TypeError("text is collected or streamed")
+
+    # -- one-shot ----------------------------------------------------------------------------------------------------
+
+    async def _score(self, request: Score) -> Reply:
+        model, auto = self._autoencoding(request, "score")
+        reply = await self._answer(model, request, auto.score, auto.scored)
+        name = request.score or (model.manifest.scoring.default if model.manifest.scoring else "")
+        observe = self._metrics.scores.labels(request.model, name).observe
+        for output in reply.outputs:
+            observe(output.score or 0.0)
+        return replace(reply, calibration=auto.calibration)
+
+    async def _interpolate(self, request: Interpolate) -> Reply:
+        model, auto = self._autoencoding(request, "interpolate")
+        began = time.perf_counter()
+        heavy = _heavy(model, request)
+        ends = await self._beside(auto.ends, request) if heavy else auto.ends(request)
+        tasks = [end for end in ends if isinstance(end, Task)]
+        found, _ = await self._run(model, tasks, request.timeout_seconds) if tasks else ([], [])
+        start, end = (found[end.place]["latent"] if isinstance(end, Task) else end for end in ends)
+        if request.timeout_seconds is not None:
+            left = request.timeout_seconds - (time.perf_counter() - began)
+            request = replace(request, timeout_seconds=max(left, 0.0))
+        return await self._answer(model, request, lambda r: auto.interpolate(r, start, end), auto.decoded)
+
+    async def _answer(
+        self,
+        model: OneShotModel,
+        request: OneShotRequest,
+        prepare: Callable[[OneShotRequest], list[Task]],
+        finish: Callable[[OneShotRequest, list[Result]], tuple[Output, ...]],
+    ) -> Reply:
+        """Prepare, run, finish; what may take long happens beside the event loop."""
+        heavy, encodes = _heavy(model, request), _encodes(model, request)
+        tasks = await self._beside(prepare, request) if heavy else prepare(request)
+        results, rows = await self._run(model, tasks, request.timeout_seconds)
+        began = time.perf_counter()
+        aside = heavy or encodes
+        outputs = await self._beside(finish, request, results) if aside else finish(request, results)
+        seconds = time.perf_counter() - began
+        name = model.manifest.name
+        if encodes:
+            self._metrics.encode_seconds.labels(name).observe(seconds)
+        if not isinstance(request, Draw):
+            self._metrics.items.labels(name).inc(len(tasks))
+        return Reply(outputs, model.manifest.version, timings(rows, seconds), Usage(items=len(tasks)))
+
+    async def _run(
+        self, model: OneShotModel, tasks: Sequence[Task], timeout_seconds: float | None
+    ) -> tuple[list[Result], list[Row[Task, Done]]]:
+        ticket, rows = model.engine.submit(tasks)
+        ticket.expire_after(timeout_seconds, _late())
+        results: list[Result] = [{}] * len(rows)
+        missing = len(rows)
+        try:
+            while missing:
+                place, result = await ticket.next()
+                results[place] = result
+                missing -= 1
+        finally:
+            self._leave(model, ticket, missing)
+        return results, rows
+
+    async def _beside(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what may take long on a thread of the pool."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *args, **kwargs))
+
+    # -- lookup ------------------------------------------------------------------------------------------------------
+
+    def _find(self, request: Request, capability: str) -> Model:
+        model = self._models.get(request.model)
+        if model is None or request.version not in (None, model.manifest.version):
+            raise ModelNotFound("There is no such model or version here.", param="model")
+        if capability not in model.manifest.capabilities:
+            raise BadRequest(
+                f"This model cannot {capability.replace('_', ' ')}; it can {', '.join(model.manifest.capabilities)}.",
+                code="task_not_supported",
+                param="model",
+            )
+        return model
+
+    def _text(self, request: Complete) -> TextModel:
+        model = self._find(request, "complete")
+        if not isinstance(model, TextModel):
+            raise ModelNotFound("There is no such model here.", param="model")
+        return model
+
+    def _oneshot(self, request: Request, capability: str) -> OneShotModel:
+        model = self._find(request, capability)
+        if not isinstance(model, OneShotModel):
+            raise ModelNotFound("There is no such model here.", param="model")
+        return model
+
+    def _autoencoding(self, request: Request, capability: str) -> tuple[OneShotModel, Autoencoding]:
+        model = self._oneshot(request, capability)
+        if model.autoencoding is None:
+            raise ModelNotFound("This model reconstructs nothing.", param="model")
+        return model, model.autoencoding
+
+    def _drawing(self, request: Draw) -> tuple[OneShotModel, Drawing]:
+        model = self._oneshot(request, "generate_image")
+        if model.drawing is None:
+            raise ModelNotFound("This model draws nothing.", param="model")
+        return model, model.drawing
+
+    # -- odds and ends -----------------------------------------------------------------------------------------------
+
+    async def _prepare(self, model: TextModel, request: Complete) -> list[TextSequence]:
+        size = sum(len(prompt) for prompt in request.prompts)
+        prepare = model.program.prepare
+        sequences = await self._beside(prepare, request) if size > _SMALL_TEXT else prepare(request)
+        model.program.check_context(sequences)
+        return sequences
+
+    def _leave(self, model: Model, ticket: Ticket[TextDelta] | Ticket[Done], missing: int) -> None:
+        if not missing:
+            ticket.close()
+            return
+        if ticket.failure is None:
+            self._metrics.cancelled.labels(model.manifest.name).inc()
+        model.engine.cancel(ticket)  # type: ignore[arg-type]
+
+
+def open_studio(config: HostConfig, metrics: Metrics) -> Studio:
+    """Verify and load the packages a host is configured for. Raises PackageError."""
+    store = Store(config.store or str(shipped()), Path(config.cache) if config.cache else None)
+    device = choose_device(config.device)
+    packages = [store.open(name, version) for name, version in config.selected(store.names()).items()]
+    models = [open_model(package, config, device, metrics) for package in packages]
+    return Studio(models, metrics, config.name)
+
+
+def _heavy(model: OneShotModel, request: OneShotRequest) -> bool:
+    """Whether reading what was sent takes longer than handing it to another thread."""
+    match request:
+        case Draw():
+            return False
+        case Interpolate():
+            sent: Sequence[object] = (request.start, request.end)
+        case Decode():
+            sent = request.latents
+        case _:
+            sent = request.items
+    return len(sent) * model.item_numbers > _SMALL_NUMBERS or any(isinstance(s, ImageItem) for s in sent)
+
+
+def _encodes(model: OneShotModel, request: OneShotRequest) -> bool:
+    """Whether the answer has pictures in it."""
+    match request:
+        case Score():
+            return request.map or request.mask
+        case Reconstruct():
+            return request.error_map or any(isinstance(item, ImageItem) for item in request.items)
+        case Encode():
+            return False
+        case _:
+            return model.manifest.image is not None
+
+
+def _late() -> DeadlineExceeded:
+    return DeadlineExceeded("The time limit passed before the answer was complete.")
+
+
+def _join(row: int, deltas: Sequence[TextDelta]) -> TextDelta:
+    return TextDelta(
+        row,
+        "".join(delta.text for delta in deltas),
+        tuple(token for delta in deltas for token in delta.token_ids),
+        tuple(score for delta in deltas for score in delta.logprobs),
+        deltas[-1].finish,
+    )
+
+
+def _finished(model: TextModel, rows: Sequence[Row[TextSequence, TextDelta]], delta: TextDelta) -> TextDelta:
+    """The request's last delta, with what the request consumed."""
+    works = [row.work for row in rows]
+    usage = Usage(
+        # Each prompt is counted once, however many choices continue it.
+        prompt_tokens=sum(len(work.prompt) for work in works) // works[0].request.n,
+        completion_tokens=sum(len(work.generated) for work in works),
+    )
+    first = min(
+        (work.first_seconds - row.submitted for row, work in zip(rows, works, strict=True) if work.generated),
+        default=None,
+    )
+    return replace(
+        delta, usage=usage, timings=replace(timings(rows), first=first), version=model.manifest.version
+    )
