@@ -1,0 +1,39 @@
+"""Which models there are and what each can do, from their cards. Knows no route."""
+
+from deployments.errors import BadRequest, ModelNotFound
+from deployments.messages import Card, ModelClient
+from model_store.manifest import Capability
+from service.call import UNKNOWN, Call
+
+
+class Catalogue:
+    """The cards of a client, by name."""
+
+    def __init__(self, models: ModelClient) -> None:
+        self._models = models
+        self._cards: tuple[Card, ...] = ()
+        self._by_name: dict[str, Card] = {}
+
+    async def cards(self) -> tuple[Card, ...]:
+        """All cards, in the client's order."""
+        return await self._models.cards()
+
+    async def find(self, call: Call, name: str) -> Card:
+        """The card of this model; from here on the call is counted under its name. Raises ModelNotFound."""
+        cards = await self._models.cards()
+        if cards is not self._cards:
+            self._cards, self._by_name = cards, {card.name: card for card in cards}
+        card = self._by_name.get(name)
+        call.model = UNKNOWN if card is None else card.name
+        if card is None:
+            raise ModelNotFound(f"There is no model '{name}' here.", param="model")
+        return card
+
+    async def able(self, call: Call, name: str, capability: Capability) -> Card:
+        """The card, if the model can do this. Raises ModelNotFound, BadRequest."""
+        card = await self.find(call, name)
+        if capability not in card.capabilities:
+            can = ", ".join(card.capabilities)
+            message = f"The model '{name}' ({card.task}) cannot {capability.replace('_', ' ')}; it can {can}."
+            raise BadRequest(message, code="task_not_supported", param="model")
+        return card

@@ -1,0 +1,234 @@
+"""`atelier serve`: verify, start, show, wait, drain. What it shows is for a person; the service itself logs as JSON."""
+
+import base64
+import http.client
+import io
+import math
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+import orjson
+import typer
+from PIL import Image
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from deployments.config import Config, ConfigError, HostConfig
+from deployments.config import load as load_config
+from model_store.errors import PackageError
+from model_store.manifest import Manifest
+from model_store.store import Store, shipped
+from service.local import Local, StartError, check_port, cores
+from service.settings import Settings, SettingsError, load
+
+_READY_SECONDS: Final = 120.0
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on.  [default: 8000]", min=1, max=65535)
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Package store: a folder or any fsspec URL.  [default: shipped]")
+    ] = None,
+    models: Annotated[
+        str | None, typer.Option(help="Packages to serve, separated by commas.  [default: all]")
+    ] = None,
+    proxy: Annotated[str | None, typer.Option(help="haproxy (fast) or python.  [default: haproxy]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.  [default: auto]")] = None,
+    hosts: Annotated[
+        Path | None, typer.Option(help="YAML file that says which host serves which packages.")
+    ] = None,
+) -> None:
+    """Serve packages over HTTP on this machine until Ctrl-C."""
+    console = Console(highlight=False)
+    try:
+        given = {
+            "http_host": host, "http_port": port, "store": store, "proxy": proxy, "device": device,
+            "models": models, "hosts_file": str(hosts) if hosts else None,
+        }  # fmt: skip
+        settings = load().override(given)
+        config = _config(settings)
+        check_port(settings.http_host, settings.http_port)
+        manifests = _verified(config, console)
+        with Local(config, settings) as local:
+            _start(local, console)
+            _show(local, manifests, console)
+            _wait(console)
+        console.print("[green]✓[/] Stopped; nothing is left running.")
+    except (StartError, SettingsError, ConfigError, PackageError) as error:
+        Console(stderr=True, highlight=False).print(f"[red]✗[/] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def _config(settings: Settings) -> Config:
+    """The hosts: from the file, or one studio with every package, on all cores."""
+    if settings.hosts_file:
+        return load_config(Path(settings.hosts_file))
+    studio = HostConfig(
+        models=settings.models or ("*",),
+        store=settings.store,
+        cache=settings.cache,
+        device=settings.device,
+        num_cpus=cores(),
+    )
+    return Config(hosts=(studio,))
+
+
+def _verified(config: Config, console: Console) -> dict[str, tuple[str, Manifest]]:
+    """Every package of every host, verified here so that a broken one is a sentence and not a failed deployment."""
+    found: dict[str, tuple[str, Manifest]] = {}
+    with console.status("Verifying packages"):
+        for host in config.hosts:
+            store = Store(host.store or str(shipped()), Path(host.cache) if host.cache else None)
+            for name, version in host.selected(store.names()).items():
+                found[name] = (host.name, store.open(name, version).manifest)
+    if not found:
+        raise StartError(
+            "The store holds no packages: train one with `atelier train`, or name another with --store."
+        )
+    size = sum(file.bytes for _, manifest in found.values() for file in manifest.files.values())
+    console.print(f"[green]✓[/] {len(found)} packages verified ({size / 1e6:.1f} MB)")
+    return found
+
+
+def _start(local: Local, console: Console) -> None:
+    """Ray and Serve report whatever goes wrong in exceptions of any kind; a person needs the last line of it."""
+    try:
+        _start_steps(local, console)
+    except StartError:
+        raise
+    except Exception as error:
+        cause = str(error).strip().splitlines() or [type(error).__name__]
+        raise StartError(f"The service could not start: {cause[-1].strip()}") from error
+
+
+def _start_steps(local: Local, console: Console) -> None:
+    began = time.monotonic()
+    with console.status("Starting Ray"):
+        local.start_ray()
+    console.print(f"[green]✓[/] Ray started ({time.monotonic() - began:.1f} s)")
+    began = time.monotonic()
+    with console.status("Loading models"):
+        local.start_serve()
+    with console.status("Waiting for the first answer"):
+        _until_ready(local.url)
+    console.print(f"[green]✓[/] Models loaded, service ready ({time.monotonic() - began:.1f} s)")
+
+
+def _until_ready(url: str) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            if _get(url, "/readyz")[0] == http.HTTPStatus.OK:
+                return
+        except OSError:
+            pass  # nobody listens yet
+        time.sleep(0.1)
+    raise StartError(f"The service did not become ready within {_READY_SECONDS:.0f} s.")
+
+
+def _get(url: str, path: str) -> tuple[int, Any]:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=5)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        body = answer.read()
+    finally:
+        connection.close()
+    return answer.status, orjson.loads(body) if answer.status == http.HTTPStatus.OK else None
+
+
+def _show(local: Local, manifests: dict[str, tuple[str, Manifest]], console: Console) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    for column in ("model", "family", "task", "url"):
+        table.add_column(column, no_wrap=True)
+    for name, (_, manifest) in manifests.items():
+        table.add_row(f"[bold]{name}[/]", manifest.family, manifest.task, local.url + route_of(manifest))
+    console.print()
+    # A URL cut short is of no use: rather wider than the terminal.
+    Console(width=max(console.width, 120), highlight=False).print(table)
+    console.print("\nTry it:\n", style="dim")
+    for line in examples(local.url, {name: manifest for name, (_, manifest) in manifests.items()}):
+        console.print(f"{line}\n", style="cyan", soft_wrap=True, markup=False)
+    hosts = ", ".join(f"{local.url}/{host.name}/v1" for host in local.config.hosts)
+    console.print(f"Direct, without the gateway: {hosts}", style="dim", soft_wrap=True)
+    console.print(
+        f"API documentation: {local.url}/docs   Metrics: {local.url}/metrics", style="dim", soft_wrap=True
+    )
+    console.print("\nPress Ctrl-C to stop.", style="dim")
+
+
+_ROUTES: Final = {
+    "complete": "/v1/completions",
+    "generate_image": "/v1/images/generations",
+    "score": "/v1/anomalies",
+}
+
+
+def route_of(manifest: Manifest) -> str:
+    """The route that shows best what a model does."""
+    by_task = {"text-generation": "complete", "image-generation": "generate_image", "reconstruction": "score"}
+    first = by_task.get(manifest.task, "")
+    wanted = (
+        [first, *manifest.capabilities] if first in manifest.capabilities else list(manifest.capabilities)
+    )
+    return next((_ROUTES[capability] for capability in wanted if capability in _ROUTES), "/v1/models")
+
+
+def examples(url: str, manifests: dict[str, Manifest]) -> list[str]:
+    """A `curl` line for each model, ready to paste."""
+    return [_curl(url, manifest) for manifest in manifests.values()]
+
+
+def _curl(url: str, manifest: Manifest) -> str:
+    route = route_of(manifest)
+    if route == "/v1/completions":
+        body: dict[str, object] = {"prompt": "ROMEO:", "max_tokens": 120, "temperature": 0.8, "seed": 7}
+        tail = ""
+    elif route == "/v1/images/generations":
+        body = {"prompt": manifest.image.classes[-1]} if manifest.image and takes_class(manifest) else {}
+        body["seed"] = 7
+        tail = f' |\n  sed \'s/.*"b64_json":"\\([^"]*\\)".*/\\1/\' | base64 -d > {manifest.name}.png'
+    elif route == "/v1/anomalies":
+        body, tail = {"input": [_item(manifest)]}, ""
+    else:
+        return f"curl -s {url}{route}"
+    body = {"model": manifest.name, **body}
+    return (
+        f"curl -s {url}{route} -H 'content-type: application/json' -d '{orjson.dumps(body).decode()}'{tail}"
+    )
+
+
+def takes_class(manifest: Manifest) -> bool:
+    """Whether pictures are drawn of a class."""
+    graph = manifest.graphs.get((manifest.image and manifest.image.generator) or "")
+    return graph is not None and any(tensor.role == "class_id" for tensor in graph.inputs)
+
+
+def _item(manifest: Manifest) -> dict[str, object]:
+    """Something no model was trained on: a slope from black to white."""
+    image = manifest.image
+    if image is None:
+        shape = [size for size in manifest.graphs["reconstruct"].inputs[0].shape[1:] if isinstance(size, int)]
+        return {"tensor": {"shape": shape, "dtype": "float32", "data": [0.0] * math.prod(shape)}}
+    slope = Image.linear_gradient("L").resize((image.width, image.height))
+    file = io.BytesIO()
+    slope.save(file, "png")
+    return {"image": base64.b64encode(file.getvalue()).decode()}
+
+
+def _wait(console: Console) -> None:
+    """Until Ctrl-C or a TERM signal; a second one does not cut the first one's draining short."""
+    stop = threading.Event()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda *_: stop.set())
+    stop.wait()
+    console.print("\nStopping: running answers are finished first.", style="dim")

@@ -1,0 +1,1 @@
+"""Load generation against a running service: arrivals, one HTTP client, records, a report. Starts nothing itself."""

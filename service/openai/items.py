@@ -1,0 +1,110 @@
+"""Items between the wire and the messages: base64, `data:` URLs and nested lists on one side, bytes on the other.
+
+Decodes no picture and makes no array: the model's program knows what it takes.
+"""
+
+import math
+import re
+from binascii import Error, a2b_base64, b2a_base64
+from typing import Any, Final
+
+from deployments.errors import BadRequest, ModelFault
+from deployments.messages import Array, ImageItem, Item, Output, TensorItem
+from service.openai.schemas.items import InputItem, TensorData
+
+_DATA_URL: Final = re.compile(r"data:image/(png|jpeg|webp);base64,")
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+FLOAT_BYTES: Final = 4
+
+
+def read_item(item: InputItem, place: str) -> Item:
+    """The item as a message carries it; `place` is where it stands in the request. Raises BadRequest."""
+    if item.image is not None:
+        return ImageItem(_picture(item.image, f"{place}.image"))
+    if item.tensor is None:
+        raise BadRequest("Give either 'image' or 'tensor'.", param=place)
+    return _tensor(item.tensor, f"{place}.tensor")
+
+
+def read_items(items: list[InputItem]) -> tuple[Item, ...]:
+    """The items of a request's `input`. Raises BadRequest."""
+    return tuple(read_item(item, f"input[{place}]") for place, item in enumerate(items))
+
+
+def _picture(text: str, place: str) -> bytes:
+    data_url = _DATA_URL.match(text)
+    if data_url is not None:
+        text = text[data_url.end() :]
+    elif text.startswith("data:"):
+        raise BadRequest("A data URL must be base64 of image/png, image/jpeg or image/webp.", param=place)
+    elif _URL.match(text):
+        raise BadRequest(
+            "URLs are not fetched: send the picture itself.", code="unsupported_url", param=place
+        )
+    if not text:
+        raise BadRequest("The picture is empty.", param=place)
+    return _base64(text, place)
+
+
+def _tensor(tensor: TensorData, place: str) -> TensorItem:
+    shape = None if tensor.shape is None else tuple(tensor.shape)
+    if isinstance(tensor.data, list):
+        return TensorItem(tensor.data, shape)
+    if not isinstance(tensor.data, str):
+        raise BadRequest(
+            "Tensor data is a list of numbers or base64.", code="invalid_type", param=f"{place}.data"
+        )
+    if shape is None:
+        raise BadRequest(
+            "Base64 data needs a shape.", code="missing_required_parameter", param=f"{place}.shape"
+        )
+    data = _base64(tensor.data, f"{place}.data")
+    if len(data) != FLOAT_BYTES * math.prod(shape):
+        raise BadRequest(f"The shape does not fit {len(data)} bytes of float32.", param=f"{place}.shape")
+    return TensorItem(data, shape)
+
+
+def _base64(text: str, place: str) -> bytes:
+    try:
+        return a2b_base64(text, strict_mode=True)
+    except (Error, ValueError):
+        raise BadRequest("This is not base64.", param=place) from None
+
+
+def write_png(png: bytes) -> dict[str, str]:
+    """An encoded picture as an item."""
+    return {"image": b2a_base64(png, newline=False).decode()}
+
+
+def write_output(output: Output, asked: Item | None) -> dict[str, Any]:
+    """An output as an item: a picture, or numbers in the form the request's item had."""
+    if output.image is not None:
+        return write_png(output.image)
+    if output.array is None:
+        raise ModelFault("The model made no output.")
+    _check_finite(output.array)
+    raw = isinstance(asked, TensorItem) and isinstance(asked.data, bytes)
+    data = b2a_base64(output.array.data, newline=False).decode() if raw else _nested(output.array)
+    return {"tensor": {"shape": output.array.shape, "dtype": "float32", "data": data}}
+
+
+def numbers(array: Array) -> list[float]:
+    """A vector as a list. Raises ModelFault if a number is not finite."""
+    _check_finite(array)
+    return list(memoryview(array.data).cast("f"))
+
+
+def finite(value: float | None) -> float:
+    """A number that can be sent. Raises ModelFault."""
+    if value is None or not math.isfinite(value):
+        raise ModelFault("The model made a number that is not finite.")
+    return value
+
+
+def _nested(array: Array) -> Any:
+    return memoryview(array.data).cast("f", shape=list(array.shape)).tolist()
+
+
+def _check_finite(array: Array) -> None:
+    # One infinity or NaN makes the sum one; float32 numbers cannot overflow a double's.
+    finite(sum(memoryview(array.data).cast("f")))

@@ -1,0 +1,77 @@
+"""The routes of /v1, and how they are documented."""
+
+from typing import Any, Final
+
+from deployments.messages import ModelClient
+from service.catalogue import Catalogue
+from service.openai.routes.images import Images
+from service.openai.routes.items import Items
+from service.openai.routes.models import Models
+from service.openai.routes.text import Text
+from service.openai.schemas.errors import ErrorBody
+from service.openai.schemas.images import ImageList
+from service.openai.schemas.items import AnomalyList, DecodedList, LatentList, ReconstructionList
+from service.openai.schemas.models import ModelCard, ModelList
+from service.openai.schemas.text import Completion
+from service.operation import Frame, Handler, Operation
+
+ALWAYS: Final = {
+    500: "A bug of ours.",
+    503: "No replica can answer now; `Retry-After` says when to try again.",
+    504: "The time limit passed.",
+}
+POSTED: Final = {
+    400: "The request can never succeed as it stands; `param` names the field.",
+    404: "There is no such model.",
+    413: "The body is too large.",
+    415: "The body is not JSON.",
+    429: "The waiting line is full; `Retry-After` says when to try again.",
+}
+EVENTS: Final = {"text/event-stream": {"schema": {"type": "string"}}}
+ID: Final = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+TIMEOUT: Final = {
+    "name": "x-request-timeout",
+    "in": "header",
+    "description": "Seconds the request may take; can only shorten the service's limit.",
+    "schema": {"type": "number", "exclusiveMinimum": 0},
+}
+
+
+def errors(statuses: dict[int, str]) -> dict[int | str, dict[str, Any]]:
+    """How error answers are documented."""
+    said: dict[int | str, str] = {**dict(sorted(statuses.items())), "default": "Every other failure."}
+    return {status: {"model": ErrorBody, "description": text} for status, text in said.items()}
+
+
+def operations(models: ModelClient, frame: Frame) -> list[Operation]:
+    """All routes of the dialect, the most frequent first: routers look from the top."""
+    catalogue = Catalogue(models)
+    items, text = Items(models, catalogue), Text(models, catalogue)
+    images, cards = Images(models, catalogue), Models(catalogue)
+
+    def post(path: str, handler: Handler, answer: type, tag: str, media: Any = None) -> Operation:
+        responses = errors(ALWAYS | POSTED) | ({200: {"content": media}} if media else {})
+        return Operation(
+            frame, path, handler, "POST", response_model=answer, responses=responses, tags=[tag],
+            response_description="Done.", openapi_extra={"parameters": [TIMEOUT]},
+        )  # fmt: skip
+
+    def get(
+        path: str, handler: Handler, answer: type, statuses: dict[int, str], *parameters: Any
+    ) -> Operation:
+        return Operation(
+            frame, path, handler, "GET", response_model=answer, responses=errors(statuses), tags=["models"],
+            response_description="Found.", openapi_extra={"parameters": list(parameters)},
+        )  # fmt: skip
+
+    return [
+        post("/v1/anomalies", items.anomalies, AnomalyList, "items"),
+        post("/v1/completions", text.completions, Completion, "text", EVENTS),
+        post("/v1/reconstructions", items.reconstructions, ReconstructionList, "items"),
+        post("/v1/images/generations", images.generations, ImageList, "images"),
+        post("/v1/latents/encode", items.encode, LatentList, "latents"),
+        post("/v1/latents/decode", items.decode, DecodedList, "latents"),
+        post("/v1/latents/interpolate", items.interpolate, DecodedList, "latents"),
+        get("/v1/models", cards.all, ModelList, ALWAYS),
+        get("/v1/models/{id}", cards.one, ModelCard, ALWAYS | {404: POSTED[404]}, ID),
+    ]

@@ -1,0 +1,123 @@
+"""Field types that several requests share, and the rules that hold for all of them."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+MAX_SEED: Final = 2**63 - 1
+NULL: Final = {"type": "null"}
+# Parts of a property's schema that describe the field rather than its type.
+DESCRIBING: Final = frozenset({"title", "description", "default", "examples"})
+
+
+def example(**fields: Any) -> ConfigDict:
+    """Configuration of a body whose documentation shows these fields."""
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
+class Strict(BaseModel):
+    """A part of a request: unknown fields and coerced types are refused, numbers are finite."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Nullable(Strict):
+    """A part of a request in which `null` for an optional field is the same as leaving it out, as in OpenAI's API."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, data: Any) -> Any:
+        if isinstance(data, dict) and None in data.values():
+            optional = cls._optional()
+            return {key: value for key, value in data.items() if value is not None or key not in optional}
+        return data
+
+    @classmethod
+    def _optional(cls) -> set[str]:
+        return {field.alias or name for name, field in cls.model_fields.items() if not field.is_required()}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Pydantic's hook: say in the schema, too, that optional fields may be null."""
+        schema = handler(core)
+        resolved = handler.resolve_ref_schema(schema)
+        for name in cls._optional():
+            field = resolved["properties"][name]
+            if NULL not in field.get("anyOf", ()):
+                kind = {key: field.pop(key) for key in list(field) if key not in DESCRIBING}
+                field["anyOf"] = [kind, NULL]
+        # What every body takes is read last.
+        shared = Body.model_fields.keys() - {"model"}
+        ordered = sorted(resolved["properties"].items(), key=lambda item: item[0] in shared)
+        resolved["properties"] = dict(ordered)
+        return schema
+
+
+class Wire(BaseModel):
+    """An object that the service sends. For the documentation and the tests; answers are written without it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True, eq=False)  # `typing` takes equal annotations for the same, and (0,) equals (False,)
+class Neutral:
+    """A field whose feature does not exist here: accepted at values that change nothing, unknown at any other."""
+
+    values: tuple[Any, ...]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Pydantic's hook: how to check."""
+        return core_schema.no_info_plain_validator_function(self._check)
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Pydantic's hook: how to document."""
+        return {"enum": list(self.values), "description": "Not supported; accepted where it changes nothing."}
+
+    def _check(self, value: Any) -> Any:
+        # By kind as well: in Python 0 equals False.
+        if any(
+            value == other and isinstance(value, bool) == isinstance(other, bool) for other in self.values
+        ):
+            return value
+        raise PydanticCustomError("unknown_parameter", "not supported")
+
+
+ModelName = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$"),
+    Field(description="Name of a model, from `GET /v1/models`."),
+]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Short = Annotated[str, StringConstraints(max_length=64)]
+
+
+class Body(Nullable):
+    """What every POST body takes."""
+
+    model: ModelName
+    timeout: Annotated[
+        float | None,
+        Field(gt=0, description="Seconds the request may take; can only shorten the service's limit."),
+    ] = None
+    # SDKs send these; they change nothing here.
+    user: Annotated[str | None, Field(max_length=512, description="Ignored.")] = None
+    store: Annotated[bool | None, Field(description="Ignored.")] = None
+    metadata: Annotated[
+        dict[Short, Annotated[str, StringConstraints(max_length=512)]] | None,
+        Field(max_length=16, description="Ignored."),
+    ] = None
+    service_tier: Annotated[Short | None, Field(description="Ignored.")] = None
+    moderation: Annotated[Short | None, Field(description="Ignored.")] = None

@@ -1,0 +1,227 @@
+"""Items (pictures and tensors), and `/v1/reconstructions`, `/v1/anomalies`, `/v1/latents/...` on the wire."""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Discriminator, Field, Tag, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
+
+from service.openai.schemas.fields import Body, Seed, Strict, Wire, example
+
+MAX_ITEMS: Final = 256
+MAX_STEPS: Final = 256
+# A grey PNG of 28 by 28, for the documentation.
+PICTURE: Final = {
+    "image": "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcCAAAAABXZoBIAAAAFklEQVR42mNsYMANmBhGJUclRyWhAADxiwC4gQrlWAAAAABJRU5ErkJggg=="
+}
+
+_NUMBERS: Final = {
+    "anyOf": [
+        {"type": "string", "contentEncoding": "base64", "description": "float32, little-endian, row by row"},
+        {"type": "array", "items": {}, "description": "numbers, nested by shape or flat"},
+    ]
+}
+
+
+class TensorData(Strict):
+    """Numbers. Nested lists carry their shape; for base64 it must be given."""
+
+    shape: Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]] | None, Field(max_length=16)] = None
+    dtype: Literal["float32"] = "float32"
+    # Left as it was parsed: the model's program makes an array of it and checks every number, thousands at once.
+    data: Annotated[Any, WithJsonSchema(_NUMBERS)]
+
+
+class InputItem(Strict):
+    """One item: a picture or a tensor, as the model takes it."""
+
+    image: Annotated[str | None, Field(description="PNG, JPEG or WebP: base64, or a `data:` URL.")] = None
+    tensor: TensorData | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "InputItem":
+        if (self.image is None) == (self.tensor is None):
+            raise PydanticCustomError("invalid_value", "give either 'image' or 'tensor'")
+        return self
+
+
+Items = Annotated[list[InputItem], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)]
+Vector = Annotated[
+    list[Any],
+    Field(min_length=1),
+    WithJsonSchema({"type": "array", "items": {"type": "number"}, "minItems": 1}),
+]
+End = Annotated[
+    Annotated[Vector, Tag("<latent>")] | Annotated[InputItem, Tag("<item>")],
+    Discriminator(lambda value: "<latent>" if isinstance(value, list) else "<item>"),
+    Field(description="A latent vector, or an item to encode."),
+]
+DeterminedSeed = Annotated[
+    Seed | None, Field(description="For a VAE: sample the latent with this seed. Absent: take its mean.")
+]
+
+
+class ReconstructionRequest(Body):
+    """Encode and decode each item."""
+
+    model_config = example(model="fashion-ae", input=[PICTURE], **{"return": ["error_map"]})
+
+    input: Items
+    return_: Annotated[
+        list[Literal["error_map", "latent"]], Field(alias="return", max_length=2, default_factory=list)
+    ]
+    seed: DeterminedSeed = None
+
+
+class AnomalyRequest(Body):
+    """Score each item against what is normal."""
+
+    model_config = example(model="fashion-ae", input=[PICTURE], **{"return": ["map"]})
+
+    input: Items
+    score: Annotated[
+        str | None, Field(max_length=64, description="Name of a score. Absent: the package's default.")
+    ] = None
+    calibration: Annotated[str | None, Field(max_length=128, description="Absent: the package's own.")] = None
+    threshold: Annotated[
+        float | None, Field(description="Above it is an anomaly. Absent: the calibration's.")
+    ] = None
+    return_: Annotated[
+        list[Literal["map", "mask"]], Field(alias="return", max_length=2, default_factory=list)
+    ]
+    seed: DeterminedSeed = None
+
+
+class EncodeRequest(Body):
+    """Find each item's latent vector."""
+
+    model_config = example(model="fashion-vae", input=[PICTURE])
+
+    input: Items
+
+
+class DecodeRequest(Body):
+    """Make an output of each latent vector."""
+
+    model_config = example(model="fashion-vae", latents=[[0.0] * 16])
+
+    latents: Annotated[list[Vector], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)]
+
+
+class InterpolateRequest(Body):
+    """Walk from one latent to another, both ends included."""
+
+    model_config = example(model="fashion-vae", **{"from": PICTURE, "to": [0.0] * 16}, steps=8)
+
+    from_: Annotated[End, Field(alias="from")]
+    to: End
+    steps: Annotated[int, Field(ge=2, le=MAX_STEPS)] = 8
+    mode: Literal["linear", "slerp"] = "linear"
+
+
+class TensorOut(Wire):
+    """Numbers in the form the item had: nested lists, or base64 of little-endian float32."""
+
+    shape: list[int]
+    dtype: Literal["float32"]
+    data: Annotated[Any, WithJsonSchema(_NUMBERS)]
+
+
+class ImageOut(Wire):
+    """A PNG, base64."""
+
+    image: str
+
+
+class TensorItemOut(Wire):
+    """A tensor."""
+
+    tensor: TensorOut
+
+
+class ItemUsage(Wire):
+    """Items worked on."""
+
+    items: int
+
+
+class Reconstruction(Wire):
+    """One item's reconstruction. `error` is null where the model has no score for it."""
+
+    index: int
+    object: Literal["reconstruction"]
+    output: ImageOut | TensorItemOut
+    error: float | None
+    error_map: ImageOut | None = None
+    latent: list[float] | None = None
+
+
+class ReconstructionList(Wire):
+    """In the items' order."""
+
+    object: Literal["list"]
+    model: str
+    version: str
+    data: list[Reconstruction]
+    usage: ItemUsage
+
+
+class Anomaly(Wire):
+    """One item's score. `normalized` is 0.5 at the threshold; `p_value` is the share of normal items that score as high."""
+
+    index: int
+    object: Literal["anomaly"]
+    score: float
+    normalized: float
+    p_value: float
+    threshold: float
+    is_anomaly: bool
+    map: ImageOut | None = None
+    mask: ImageOut | None = None
+
+
+class AnomalyList(Wire):
+    """In the items' order."""
+
+    object: Literal["list"]
+    model: str
+    version: str
+    calibration: str | None
+    data: list[Anomaly]
+    usage: ItemUsage
+
+
+class Latent(Wire):
+    """One item's place in the latent space; a VAE adds the standard deviations."""
+
+    index: int
+    object: Literal["latent"]
+    latent: list[float]
+    spread: list[float] | None = None
+
+
+class LatentList(Wire):
+    """In the items' order."""
+
+    object: Literal["list"]
+    model: str
+    version: str
+    data: list[Latent]
+    usage: ItemUsage
+
+
+class Decoded(Wire):
+    """One output."""
+
+    index: int
+    object: Literal["output"]
+    output: ImageOut | TensorItemOut
+
+
+class DecodedList(Wire):
+    """In the latents' order, or along the way."""
+
+    object: Literal["list"]
+    model: str
+    version: str
+    data: list[Decoded]
+    usage: ItemUsage

@@ -1,0 +1,30 @@
+"""What `/v1/models` tells."""
+
+from typing import Any, Literal
+
+from service.openai.schemas.fields import Wire
+
+
+class ModelCard(Wire):
+    """OpenAI's four fields, and what a client must know to use the model."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    task: str
+    family: str
+    capabilities: list[str]
+    version: str
+    description: str
+    licence: str
+    host: str
+    limits: dict[str, Any]
+    quality: dict[str, Any]
+
+
+class ModelList(Wire):
+    """All models."""
+
+    object: Literal["list"]
+    data: list[ModelCard]

@@ -1,0 +1,113 @@
+"""`atelier export torch` from its options to a package that opens."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from model_store.export import graph_process
+from model_store.manifest import Image
+from model_store.session import Device, open_graph
+from model_store.store import Store
+from service.commands.export import app
+from tests.model_store.export.modules import Autoencoder
+
+HERE = "tests.model_store.export.modules"
+GENERATOR = ["--name", "tiny-gan", "--task", "image-generation", "--family", "gan"]
+LATENT = ["--example", "latent=float32[batch,4]"]
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["torch", *arguments], terminal_width=160)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_any_module_becomes_a_package(tmp_path: Path) -> None:
+    torch.save(Autoencoder().state_dict(), tmp_path / "w.pt")
+    store = tmp_path / "store"
+
+    status, shown, errors = run(
+        f"{HERE}:Autoencoder", *GENERATOR, *LATENT, "--method", "decode", "--weights", str(tmp_path / "w.pt"),
+        "--licence", "MIT", "--description", "Dots.", "--store", str(store),
+    )  # fmt: skip
+
+    assert (status, errors) == (0, "")
+    assert [line.split(" ")[0] for line in shown.splitlines()[:4]] == ["✓"] * 4
+    assert "generate │ output │     2 │" in shown
+    assert re.search(rf"✓ Published tiny-gan version 1 \([0-9.]+ kB\) to {store}\n$", shown)
+    package = Store(store).open("tiny-gan")
+    manifest = package.manifest
+    assert manifest.image == Image(channels=1, height=8, width=8, generator="generate", noise="noise")
+    assert (manifest.licence, manifest.description, manifest.capabilities) == (
+        "MIT",
+        "Dots.",
+        ("generate_image",),
+    )
+    assert manifest.provenance.parameters == 517
+    latent = np.ones((3, 4), np.float32)
+    [found] = open_graph(package, "generate", device=Device("cpu")).run({"latent": latent}, ["output"])
+    expected = Autoencoder().decode(torch.from_numpy(latent)).detach().numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([*GENERATOR, "--example", "z=float32"], "✗ --example 'z=float32' is not like"),
+        ([*GENERATOR], "✗ say what goes in: --example"),
+        ([*GENERATOR, "--example", "z=int64[batch]"], "say which it is with --input z:noise"),
+        (["--name", "No", *GENERATOR[2:], *LATENT], "✗ 'No' is no package name"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_sentence(
+    arguments: list[str], complaint: str, tmp_path: Path
+) -> None:
+    status, shown, errors = run(f"{HERE}:Autoencoder", *arguments, "--store", str(tmp_path / "store"))
+
+    assert status == 1
+    assert complaint in errors
+    assert len(errors.splitlines()) == 1
+    assert "Traceback" not in shown + errors
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_module_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    status, shown, errors = run("no_such_file:Net", *GENERATOR, *LATENT, "--store", str(tmp_path / "store"))
+
+    assert status == 1
+    assert shown.startswith("✗ run the module in torch")
+    assert errors == "✗ 'no_such_file:Net' cannot be imported: No module named 'no_such_file'\n"
+
+
+def test_without_torch_the_command_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(graph_process, "TOOLS", ("no_such_torch",))
+
+    status, _, errors = run(f"{HERE}:Autoencoder", *GENERATOR, *LATENT, "--store", str(tmp_path))
+
+    assert (status, errors) == (1, '✗ exporting needs no_such_torch: pip install "atelier[export]"\n')
+
+
+def test_the_help_shows_how_an_example_is_written() -> None:
+    status, shown, _ = run("--help")
+
+    assert status == 0
+    assert "input=float32[batch,1,28,28]" in " ".join(shown.replace("│", " ").split())
+
+
+def test_help_and_refusals_need_neither_torch_nor_a_runtime() -> None:
+    code = "import sys, service.commands.export, service.commands.train; print(*sys.modules)"
+
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.split()
+
+    assert not {"torch", "onnxruntime", "ray"} & set(loaded)

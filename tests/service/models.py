@@ -1,0 +1,209 @@
+"""A small, deterministic model client: a real collaborator for tests of the door, with no engine behind it."""
+
+import asyncio
+import struct
+import zlib
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from deployments.errors import BadRequest
+from deployments.messages import (
+    Array,
+    Card,
+    Complete,
+    Decode,
+    Draw,
+    Encode,
+    Exposition,
+    ImageItem,
+    Interpolate,
+    Item,
+    Output,
+    Reconstruct,
+    Reply,
+    Request,
+    Score,
+    TextDelta,
+    Timings,
+    TokenLogprob,
+    Usage,
+)
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"a picture"
+CONTEXT = 64
+TIMINGS = Timings(queue=0.001, model=0.002, encode=0.003, batch=2.0)
+
+
+def card(name: str, task: str, family: str, *capabilities: str) -> Card:
+    return Card(
+        name=name,
+        version="3",
+        created=1_700_000_000,
+        task=task,
+        family=family,
+        capabilities=capabilities,
+        description=f"A small {family}.",
+        licence="MIT",
+        limits={"context": CONTEXT},
+        quality={"loss": {"value": 1.5, "higher_is_better": False, "data": "held-out"}},
+        host="studio",
+    )
+
+
+CARDS = (
+    card("poet", "text-generation", "transformer", "complete"),
+    card("painter", "image-generation", "gan", "generate_image"),
+    card("mirror", "reconstruction", "vae", "reconstruct", "score", "encode", "decode", "interpolate"),
+)
+
+
+@dataclass
+class Models:
+    """A `ModelClient` of arithmetic: text counts upwards, a reconstruction halves, a score is the mean.
+
+    `seen` keeps the messages; a test sets `failure` to have the next call fail, after `fails_after` deltas if it streams.
+    """
+
+    seen: list[Request] = field(default_factory=list)
+    failure: BaseException | None = None
+    fails_after: int = 0
+    delay_seconds: float = 0.0
+    is_ready: bool = True
+    others: tuple[Exposition, ...] = ()
+    answer: Output | None = None  # instead of what it would compute
+    open_streams: int = 0
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def cards(self) -> tuple[Card, ...]:
+        return CARDS
+
+    async def expositions(self) -> tuple[Exposition, ...]:
+        return self.others
+
+    async def ready(self) -> bool:
+        await asyncio.sleep(self.delay_seconds)
+        return self.is_ready
+
+    async def call(self, request: Request) -> Reply:
+        self.seen.append(request)
+        try:
+            await asyncio.sleep(self.delay_seconds)
+        finally:
+            self.closed.set()
+        self._fail()
+        outputs = tuple(_outputs(request)) if self.answer is None else (self.answer,)
+        calibration = "mirror:3" if isinstance(request, Score) else None
+        return Reply(outputs, "3", TIMINGS, Usage(items=len(outputs)), calibration)
+
+    async def stream(self, request: Complete) -> AsyncGenerator[TextDelta, None]:
+        self.seen.append(request)
+        self.open_streams += 1
+        rows = len(request.prompts) * request.n
+        try:
+            for count, delta in enumerate(_deltas(request)):
+                if count == self.fails_after:
+                    self._fail()
+                await asyncio.sleep(self.delay_seconds)
+                last = delta.row == rows - 1 and delta.finish is not None
+                yield replace(delta, usage=_usage(request), timings=TIMINGS, version="3") if last else delta
+        finally:
+            self.open_streams -= 1
+            self.closed.set()
+
+    async def collect(self, request: Complete) -> tuple[TextDelta, ...]:
+        rows: dict[int, TextDelta] = {}
+        async for delta in self.stream(request):
+            past = rows.get(delta.row, TextDelta(delta.row, ""))
+            rows[delta.row] = replace(
+                delta, text=past.text + delta.text, logprobs=past.logprobs + delta.logprobs
+            )
+        return tuple(rows[row] for row in sorted(rows))
+
+    def _fail(self) -> None:
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+
+
+def _usage(request: Complete) -> Usage:
+    lengths = [len(prompt) for prompt in request.prompts]
+    return Usage(sum(lengths), request.max_tokens * len(lengths) * request.n)
+
+
+def _deltas(request: Complete) -> list[TextDelta]:
+    """Token k of a row is the number seed + row + k, and a space."""
+    deltas: list[TextDelta] = []
+    for row in range(len(request.prompts) * request.n):
+        prompt = request.prompts[row // request.n]
+        if len(prompt) + request.max_tokens > CONTEXT:
+            raise BadRequest("Too long.", code="context_length_exceeded", param=f"prompt[{row // request.n}]")
+        text = str(prompt) if request.echo else ""
+        if not request.max_tokens:
+            deltas.append(TextDelta(row, text, finish="length"))
+        for k in range(request.max_tokens):
+            word = f"{request.seed % 100 + row + k} "
+            finish: Literal["length"] | None = "length" if k == request.max_tokens - 1 else None
+            logprobs: tuple[TokenLogprob, ...] = ()
+            if request.logprobs is not None:
+                top = tuple((f"alternative{i}", -0.1 - i) for i in range(request.logprobs))
+                logprobs = (TokenLogprob(word, -0.5 if k else None, top, len(text)),)
+            deltas.append(TextDelta(row, text + word, (k,), logprobs, finish))
+            text = ""
+    return deltas
+
+
+def _array(values: list[float]) -> Array:
+    return Array((len(values),), struct.pack(f"<{len(values)}f", *values))
+
+
+def _values(item: Item) -> list[float]:
+    if isinstance(item, ImageItem):
+        return [zlib.crc32(item.data) % 7, 1.0]
+    if isinstance(item.data, bytes):
+        return list(struct.unpack(f"<{len(item.data) // 4}f", item.data))
+    return [float(value) for value in item.data]
+
+
+def _outputs(request: Request) -> list[Output]:
+    match request:
+        case Draw():
+            return [Output(image=PNG + bytes([i]), seed=request.seed) for i in range(request.n)]
+        case Decode():
+            return [Output(array=_array(list(latent))) for latent in request.latents]
+        case Interpolate():
+            return [Output(array=_array([float(i)])) for i in range(request.steps)]
+        case Encode():
+            return [Output(latent=_array(_values(i)), spread=_array([1.0])) for i in request.items]
+        case Reconstruct():
+            return [_reconstruction(request, item) for item in request.items]
+        case Score():
+            return [_score(request, item) for item in request.items]
+    raise TypeError(type(request).__name__)
+
+
+def _reconstruction(request: Reconstruct, item: Item) -> Output:
+    half = [value / 2 for value in _values(item)]
+    picture = isinstance(item, ImageItem)
+    return Output(
+        image=PNG if picture else None,
+        array=None if picture else _array(half),
+        error=0.25,
+        error_map=PNG if request.error_map else None,
+        latent=_array(half) if request.latent else None,
+    )
+
+
+def _score(request: Score, item: Item) -> Output:
+    values = _values(item)
+    score = sum(values) / len(values)
+    threshold = 0.5 if request.threshold is None else request.threshold
+    return Output(
+        score=score,
+        normalized=score / (score + threshold) if score + threshold else 0.0,
+        p_value=0.25,
+        threshold=threshold,
+        is_anomaly=score > threshold,
+        map=PNG if request.map else None,
+        mask=PNG if request.mask else None,
+    )
