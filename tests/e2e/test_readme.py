@@ -1,0 +1,104 @@
+"""The README's blocks do what they say: its shell lines and its Python against a running service."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from PIL import Image
+
+from tests.e2e.conftest import Service, end, short_folder, start
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Iterator[Service]:
+    """`make serve` without make: the shipped packages."""
+    with short_folder() as folder:
+        running = start(folder)
+        yield running
+        end(running)
+
+
+def blocks(kind: str, containing: str) -> list[str]:
+    return [text for found, text in BLOCKS if found == kind and containing in text]
+
+
+def shell(service: Service, text: str, folder: Path) -> str:
+    script = "set -euo pipefail\n" + text.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")
+    done = subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def shape(value: object) -> object:
+    """Keys and kinds: texts and times differ from machine to machine."""
+    if isinstance(value, dict):
+        return {key: shape(each) for key, each in value.items()}
+    return [shape(each) for each in value[:1]] if isinstance(value, list) else type(value).__name__
+
+
+def test_the_commands_are_those_of_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    [commands] = blocks("sh", "make serve")
+    for line in commands.strip().splitlines():
+        assert f"\n{line.split()[1]}:" in makefile
+
+
+def test_the_first_curl_answers_as_shown(shipped: Service, tmp_path: Path) -> None:
+    [text] = blocks("sh", "shakespeare-gpt")
+    [shown] = blocks("json", "choices")
+    answer = json.loads(shell(shipped, text, tmp_path))
+    assert shape(answer) == shape(json.loads(shown))
+    assert answer["usage"] == json.loads(shown)["usage"]
+
+
+def test_the_python_block_prints_text(shipped: Service, tmp_path: Path) -> None:
+    [text] = blocks("python", "import openai")
+    script = text.replace("127.0.0.1:8000", f"127.0.0.1:{shipped.port}")
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert len(done.stdout) > 20
+
+
+def test_the_other_curl_lines(shipped: Service, tmp_path: Path) -> None:
+    [text] = blocks("sh", "fashion-gan")
+    output = shell(shipped, text, tmp_path)
+    assert Image.open(tmp_path / "boot.png").size == (28, 28)
+    assert Image.open(tmp_path / "sketch.png").size == (28, 28)
+    assert '"is_anomaly"' in output
+    assert "data: [DONE]" in output
+    assert output.count('"object":"output"') == 8
+
+
+def test_every_line_the_terminal_offers_works(shipped: Service, tmp_path: Path) -> None:
+    offered = re.findall(r"^curl .*?(?:\n  .*?)?$", shipped.output, re.MULTILINE)
+    lines = [line for line in shipped.output.split("\n\n") if line.strip().startswith("curl")]
+    assert len(lines) == 5, offered
+    for line in lines:
+        output = shell(shipped, line, tmp_path)
+        assert "error" not in output
+    for name in ("fashion-gan", "fashion-vae"):
+        picture = tmp_path / f"{name}.png"
+        assert not picture.exists() or Image.open(picture).size == (28, 28)
+
+
+def test_a_model_is_exported_and_served_as_the_readme_says(tmp_path: Path) -> None:
+    [model] = blocks("python", "nn.Module")
+    [export] = blocks("sh", "atelier export")
+    (tmp_path / "mymodel.py").write_text(model, encoding="utf-8")
+    command = export.replace("atelier ", f"{Path(sys.executable).with_name('atelier')} ")
+    done = subprocess.run(["bash", "-ec", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with short_folder() as folder:
+        running = start(folder, "--store", str(tmp_path / "packages"))
+        try:
+            names = {entry["id"] for entry in requests.get(f"{running.url}/v1/models", timeout=10).json()["data"]}
+            assert len(names) == 1
+        finally:
+            end(running)

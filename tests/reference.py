@@ -1,0 +1,100 @@
+"""Writes docs/reference.md from the code: settings, the hosts file, metrics, the command's help, the error table.
+
+`python -m tests.reference` writes it; a test compares it with what the code says now.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from pydantic import BaseModel
+from typer.testing import CliRunner
+
+from deployments.config import HostConfig
+from deployments.metrics import Metrics
+from service.cli import COMMANDS, main
+from service.settings import PREFIX, Settings
+
+PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
+_SUBCOMMANDS = {"models": ("list", "show", "verify", "pull", "push"), "export": ("torch",)}
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [
+        "# Reference\n\nWritten by `python -m tests.reference` from the code; a test compares them.",
+        f"## Settings\n\nRead from the environment, on every node.\n\n{settings()}",
+        f"## Hosts file\n\n`hosts:` is a list of hosts. Every field has a default.\n\n{hosts()}",
+        f"## Metrics\n\nOn `/metrics` of the gateway for all replicas, each sample with a `replica` label.\n\n{metrics()}",
+        f"## Command\n\n{commands()}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def settings() -> str:
+    rows = [
+        (f"`{PREFIX}{name.upper()}`", _shown(field.get_default()), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
+    return _table(("variable", "default", "meaning"), rows)
+
+
+def hosts() -> str:
+    rows = [
+        (f"`{name}`", _shown(field.get_default()), field.description or "")
+        for name, field in _fields(HostConfig)
+    ]
+    return _table(("field", "default", "meaning"), rows)
+
+
+def _fields(model: type[BaseModel]) -> list[tuple[str, Any]]:
+    return list(model.model_fields.items())
+
+
+def _shown(value: object) -> str:
+    if value in (None, ()):
+        return ""
+    return f"`{', '.join(value) if isinstance(value, tuple) else value}`"
+
+
+def metrics() -> str:
+    registry = CollectorRegistry()
+    Metrics(registry)
+    rows = []
+    for family in registry.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        rows.append(
+            (f"`{name}`", family.type, ", ".join(_labels(registry, family.name)), family.documentation)
+        )
+    return _table(("name", "type", "labels", "meaning"), rows)
+
+
+def _labels(registry: CollectorRegistry, name: str) -> tuple[str, ...]:
+    labels: tuple[str, ...] = registry._names_to_collectors[name]._labelnames  # type: ignore[attr-defined]
+    return labels
+
+
+def commands() -> str:
+    calls = [
+        [name, *sub] for name in COMMANDS for sub in [[], *([each] for each in _SUBCOMMANDS.get(name, ()))]
+    ]
+    return "\n\n".join(
+        f"### atelier {' '.join(call)}\n\n```text\n{_help(call)}\n```" for call in [[], *calls]
+    )
+
+
+def _help(call: list[str]) -> str:
+    runner = CliRunner(env={"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"})
+    shown = runner.invoke(main, [*call, "--help"], prog_name="atelier")
+    assert shown.exit_code == 0, shown.output
+    return "\n".join(line.rstrip() for line in shown.output.strip().splitlines())
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
