@@ -5,6 +5,7 @@ a handle would be logged with a traceback on the way and come back wrapped.
 """
 
 import asyncio
+import math
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
@@ -113,6 +114,7 @@ class RemoteModels:
         self._handle_of = handle_of or _handle
         self._handles: dict[str, Handle] = {}
         self._cards: dict[str, Card] = {}
+        self._listed: tuple[Card, ...] = ()  # the same, until they are asked for again
         self._cards_until = 0.0
         self._looking = asyncio.Lock()
 
@@ -122,7 +124,7 @@ class RemoteModels:
         """Cards of every host that answers. Raises Unavailable while none does."""
         if time.monotonic() > self._cards_until:
             await self._look()
-        return tuple(self._cards.values())
+        return self._listed
 
     async def call(self, request: Request) -> Reply:
         """Answer a one-shot request."""
@@ -176,12 +178,16 @@ class RemoteModels:
         return self._handle(card.host)
 
     async def _look(self) -> None:
+        asked = time.monotonic()
         async with self._looking:
+            if self._looked >= asked:  # another request looked while this one waited
+                return
             found = await asyncio.gather(*(self._host_cards(name) for name in self._names))
             cards = {card.name: card for host in found if host for card in host}
             if not any(host is not None for host in found) and not self._cards:
                 raise Unavailable("No host is ready yet.", retry_after_seconds=1.0)
             self._cards = {**self._cards, **cards} if None in found else cards
+            self._listed = tuple(self._cards.values())
             self._cards_until = time.monotonic() + _CARDS_SECONDS
 
     async def _host_cards(self, name: str) -> tuple[Card, ...] | None:
@@ -211,9 +217,9 @@ class RemoteModels:
         try:
             async with asyncio.timeout(limit):
                 try:
-                    answer = await send(handle)
+                    answer = await _answer(send(handle))
                 except RayActorError:
-                    answer = await send(handle)
+                    answer = await _answer(send(handle))
         except TimeoutError as error:
             raise DeadlineExceeded("The time limit passed before the answer was complete.") from error
         except (RayError, RayServeException) as error:
@@ -229,6 +235,15 @@ def _handle(host: str) -> Handle:
     Not by `serve.get_app_handle`, which asks the controller and waits for its answer on the event loop.
     """
     return DeploymentHandle("Host", host)
+
+
+async def _answer(response: Any) -> Any:
+    """Wait for a call's answer; cancel the call where nobody waits any more."""
+    try:
+        return await response
+    except asyncio.CancelledError:
+        response.cancel()
+        raise
 
 
 class _Cancelling:

@@ -86,7 +86,8 @@ class Studio:
         """The same, for a health check."""
         engines = [model.engine for model in self._models.values()]
         return all(
-            engine.alive and engine.faults < _FAULTS and engine.stuck_seconds() < _STUCK_SECONDS for engine in engines
+            engine.alive and engine.faults < _FAULTS and engine.stuck_seconds() < _STUCK_SECONDS
+            for engine in engines
         )
 
     async def stream(self, request: Complete) -> AsyncGenerator[TextDelta, None]:

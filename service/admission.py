@@ -18,13 +18,12 @@ from service.settings import Settings
 
 MAX_DEPTH: Final = 100
 MAX_MEMBERS: Final = 4096
+MAX_CONTAINERS: Final = 1 << 18
 # A duplicate key is named only where looking for its name costs little.
 NAMED_BYTES: Final = 65_536
 
 _CONTAINERS: Final = (dict, list)
-_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
-_NO_BRACKET: Final = bytes(set(range(256)) - set(b"[]{}"))
+_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 
 async def read_object(call: Call, settings: Settings) -> dict[str, Any]:
@@ -118,6 +117,7 @@ def parse(body: bytes) -> dict[str, Any]:
 
     Raises BadRequest.
     """
+    colons, brackets = _marks(body)
     try:
         # Refuses NaN, numbers beyond a double, BOM, bad UTF-8 and half a surrogate pair by itself.
         value = orjson.loads(body)
@@ -125,56 +125,61 @@ def parse(body: bytes) -> dict[str, Any]:
         raise BadRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from None
     if not isinstance(value, dict):
         raise BadRequest("The body must be a JSON object.", code="invalid_type")
-    _check_depth(body)
-    _check_members(body, value)
+    members, containers, depth = _measure(value, thorough=False)
+    if (members, containers) != (colons, brackets):
+        members, containers, depth = _measure(value, thorough=True)
+        if members != colons and members != _bare(body).count(b":"):
+            raise _given_twice(body)
+    if depth > MAX_DEPTH:
+        raise BadRequest(f"The body is nested more than {MAX_DEPTH} levels deep.", code="invalid_json")
     return value
 
 
-def _check_depth(body: bytes) -> None:
-    # Depth n needs n brackets: most bodies have too few to be examined.
-    if _count(body, b"[") + _count(body, b"{") <= MAX_DEPTH:
-        return
-    brackets = _STRING.sub(b"", body).translate(_SQUARE, _NO_BRACKET)
-    for _ in range(MAX_DEPTH):
-        brackets = brackets.replace(b"[]", b"")  # peels one level
-        if not brackets:
-            return
-    raise BadRequest(f"The body is nested more than {MAX_DEPTH} levels deep.", code="invalid_json")
+def _marks(body: bytes) -> tuple[int, int]:
+    """How many colons and opening brackets there are, in strings as well. Raises BadRequest for too many outside.
 
-
-def _check_members(body: bytes, value: dict[str, Any]) -> None:
-    """Every member of an object has a colon of its own; a parser keeps one member of a key that is given twice.
-
-    Colons inside strings only add to the count, so that equal numbers prove that nothing was lost. Where they
-    differ, the colons are counted again without the strings.
+    Every member of an object has a colon of its own in the text, and every object and list a bracket; a parser keeps
+    one member of a key that is given twice. So where these counts equal what a quick look at the parsed value finds,
+    the quick look saw everything, and nothing was given twice. Parsing many small parts is slow: they are counted first.
     """
-    colons = _count(body, b":")
-    if colons == _members(value, thorough=False) <= MAX_MEMBERS:
-        return
-    colons = _STRING.sub(b"", body).count(b":")
-    if colons > MAX_MEMBERS:
-        raise BadRequest(f"The body has more than {MAX_MEMBERS} members.", code="invalid_json")
-    if colons != _members(value, thorough=True):
-        key = _duplicate(body) if len(body) <= NAMED_BYTES else None
-        raise BadRequest(
-            f"The key {key!r} is given twice." if key else "A key is given twice.",
-            code="duplicate_key",
-            param=key,
-        )
+    colons, brackets = _count(body, b":"), _count(body, b"[") + _count(body, b"{")
+    if colons > MAX_MEMBERS or brackets > MAX_CONTAINERS:
+        bare = _bare(body)
+        if bare.count(b":") > MAX_MEMBERS or bare.count(b"[") + bare.count(b"{") > MAX_CONTAINERS:
+            raise BadRequest("The body has too many parts.", code="invalid_json")
+    return colons, brackets
 
 
-def _members(value: Any, *, thorough: bool) -> int:
-    """Members of all objects inside. Unless thorough, a list is judged by its first element: long lists hold numbers."""
-    total = 0
-    waiting = [value]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, dict):
-            total += len(part)
-            waiting += [inner for inner in part.values() if isinstance(inner, _CONTAINERS)]
-        elif thorough or (part and isinstance(part[0], _CONTAINERS)):
-            waiting += [inner for inner in part if isinstance(inner, _CONTAINERS)]
-    return total
+def _bare(body: bytes) -> bytes:
+    """The body without its strings."""
+    return _STRING.sub(b"", body)
+
+
+def _measure(value: Any, *, thorough: bool) -> tuple[int, int, int]:
+    """Members of all objects; objects and lists; levels. Level by level, so that no depth is too deep to look at.
+
+    Unless thorough, a list is judged by its first element: long lists hold numbers.
+    """
+    members = containers = depth = 0
+    level = [value]
+    while level:
+        depth += 1
+        containers += len(level)
+        below: list[Any] = []
+        for part in level:
+            if isinstance(part, dict):
+                members += len(part)
+                below += [inner for inner in part.values() if isinstance(inner, _CONTAINERS)]
+            elif thorough or (part and isinstance(part[0], _CONTAINERS)):
+                below += [inner for inner in part if isinstance(inner, _CONTAINERS)]
+        level = below
+    return members, containers, depth
+
+
+def _given_twice(body: bytes) -> BadRequest:
+    key = _duplicate(body) if len(body) <= NAMED_BYTES else None
+    message = "A key is given twice." if key is None else f"The key '{key}' is given twice."
+    return BadRequest(message, code="duplicate_key", param=key)
 
 
 def _duplicate(body: bytes) -> str | None:
@@ -190,12 +195,13 @@ def _duplicate(body: bytes) -> str | None:
 
 
 def _count(body: bytes, mark: bytes) -> int:
-    """`body.count(mark)`, faster where there are few: `find` skips by the word, `count` goes byte by byte."""
+    """`body.count(mark)`, faster where marks are rare: `find` skips by the word, `count` goes byte by byte."""
+    rare = 64 + len(body) // 128
     total = 0
     place = body.find(mark)
     while place >= 0:
         total += 1
-        if total > MAX_DEPTH:
+        if total > rare:
             return body.count(mark)
         place = body.find(mark, place + 1)
     return total

@@ -6,7 +6,6 @@ body, from a process of its own, so that a dying replica becomes an error and no
 
 from typing import Any, Final
 
-from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from ray import serve
 from ray.serve import Application
@@ -18,6 +17,7 @@ from deployments.config import HostConfig
 from deployments.host import Host, RemoteModels
 from deployments.metrics import Metrics
 from service.api import create_app
+from service.edge import Edge
 from service.settings import load
 
 _OPTIONS: Final[dict[str, Any]] = {
@@ -29,8 +29,14 @@ _OPTIONS: Final[dict[str, Any]] = {
 }
 
 
-class _NoRequestIds:
-    """In place of Ray's middleware, which adds a second `x-request-id`, the client's own words, after the door's."""
+# Ray's own middleware adds a second `x-request-id`, the client's words, to every answer.
+http_util.RequestIdMiddleware = Edge  # type: ignore[assignment,misc]
+
+
+class _Opaque:
+    """Hides the routes from Serve, which would match every request against all of them for a label of its own metrics."""
+
+    routes = ()
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -40,16 +46,18 @@ class _NoRequestIds:
         await self._app(scope, receive, send)
 
 
-http_util.RequestIdMiddleware = _NoRequestIds  # type: ignore[assignment,misc]
+def _replica() -> str:
+    """What `/metrics` calls this process."""
+    name: str = serve.get_replica_context().replica_id.unique_id
+    return name
 
 
 class HostDoor(Host):
     """A host with a door of its own: the same routes as the gateway's, over the engines of this process."""
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
+    def __serve_build_asgi_app__(self) -> ASGIApp:
         """Ray Serve's hook."""
-        app: FastAPI = create_app(self.studio, load(), self.metrics)
-        return app
+        return _Opaque(create_app(self.studio, load(), self.metrics, replica=_replica()))
 
 
 class Gateway:
@@ -58,10 +66,9 @@ class Gateway:
     def __init__(self, hosts: list[str]) -> None:
         self._models = RemoteModels(hosts)
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
+    def __serve_build_asgi_app__(self) -> ASGIApp:
         """Ray Serve's hook."""
-        app: FastAPI = create_app(self._models, load(), Metrics(CollectorRegistry()))
-        return app
+        return _Opaque(create_app(self._models, load(), Metrics(CollectorRegistry()), replica=_replica()))
 
 
 def host(args: dict[str, Any]) -> Application:

@@ -3,8 +3,8 @@
 Knows no route and no model client.
 """
 
-import os
 import time
+from random import getrandbits
 from typing import Final
 
 from starlette.requests import Request
@@ -24,7 +24,7 @@ class Call(Request):
         super().__init__(scope, receive)
         scope["atelier.call"] = self
         self.began = time.perf_counter()
-        self.id = os.urandom(16).hex()
+        self.id = f"{getrandbits(128):032x}"  # to tell requests apart, not to be unguessable: no system call
         # One look at the headers for all who ask. Of a repeated header the last counts; servers refuse the dangerous ones.
         self.fields: dict[bytes, bytes] = dict(scope["headers"])
         self.model = ""  # the catalogue says which
@@ -55,13 +55,13 @@ class Call(Request):
         """ASGI `send` for everything behind the door: adds the headers that every answer has."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message["headers"], *self._headers()]
+            message["headers"] = [*message["headers"], *self._own_headers()]
         try:
             await self._reply(message)
         except OSError:  # what ASGI 2.4 servers raise for a connection that is gone
             raise Cancelled("The client left.") from None
 
-    def _headers(self) -> list[tuple[bytes, bytes]]:
+    def _own_headers(self) -> list[tuple[bytes, bytes]]:
         headers = [(b"x-request-id", self.id.encode())]
         theirs = self.fields.get(b"x-client-request-id") or self.fields.get(b"x-request-id")
         if theirs and len(theirs) <= CLIENT_ID_LENGTH and _printable(theirs):

@@ -3,7 +3,6 @@
 import importlib
 from typing import Any, Final
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -24,11 +23,11 @@ COMMANDS: Final = {
 class _Lazy(TyperGroup):
     """Imports a command's module when it is called, or its help is asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         del ctx
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         del ctx
         if cmd_name not in COMMANDS:
             return None
@@ -42,7 +41,7 @@ class _Lazy(TyperGroup):
         command.name, command.help = cmd_name, command.help or text
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         del ctx
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])

@@ -69,7 +69,7 @@ def _operations(schema: Schema, root: str) -> Iterator[str]:
             if body is not None:
                 request = _resolve(schema, body["content"]["application/json"]["schema"])
                 yield _example(root + path, request)
-                yield _fields(request)
+                yield _table(request)
             yield "<details><summary>Answers</summary><table>"
             for status, response in operation["responses"].items():
                 kinds = [_kind(content.get("schema", {})) for content in response.get("content", {}).values()]
@@ -81,15 +81,20 @@ def _example(path: str, request: Schema) -> str:
     examples = request.get("examples", [])
     if not examples:
         return ""
-    body = json.dumps(examples[0], ensure_ascii=False)
+    # In the table's order; the schema's own is alphabetical.
+    fields = {name: examples[0][name] for name in request["properties"] if name in examples[0]}
+    body = json.dumps(fields, ensure_ascii=False)
     return f"<pre>curl localhost:8000{escape(path)} -H 'content-type: application/json' -d '{escape(body)}'</pre>"
 
 
 def _object(name: str, part: Schema) -> str:
-    return f"<details id='{name}'><summary><code>{name}</code></summary>{_fields(part)}</details>"
+    return (
+        f"<details id='{name}'><summary><code>{name}</code></summary><p>{escape(part.get('description', ''))}</p>"
+        f"{_table(part)}</details>"
+    )
 
 
-def _fields(part: Schema) -> str:
+def _table(part: Schema) -> str:
     required = part.get("required", [])
     rows = []
     for name, field in part.get("properties", {}).items():
@@ -97,7 +102,7 @@ def _fields(part: Schema) -> str:
         rows.append(
             f"<tr><td><code>{escape(name)}</code><td>{_kind(field)}<td>{given}<td>{escape(field.get('description', ''))}"
         )
-    return f"<p>{escape(part.get('description', ''))}</p><table>{''.join(rows)}</table>"
+    return f"<table>{''.join(rows)}</table>"
 
 
 def _default(field: Schema) -> str:
@@ -130,7 +135,7 @@ def _bounds(schema: Schema) -> Iterator[str]:
     ):
         # 2**63 - 1 says no more than that any integer goes.
         if key in schema and abs(schema[key]) < 2**31 - 1:
-            yield f"{sign} {schema[key]}"
+            yield f"{sign} {schema[key]:g}"
 
 
 def _resolve(schema: Schema, part: Schema) -> Schema:

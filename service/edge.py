@@ -24,6 +24,8 @@ CONTROL: Final = frozenset(
         b"serve-multiplexed-model-id",
     }
 )
+# We look after clients that leave ourselves (`service.watch`): Ray's own watch costs two tasks and a queue a request.
+WATCHED: Final = (b"x-request-disconnect-disabled", b"?1")
 CLIENT_ID: Final = b"x-client-request-id"
 FAILURES: Final[dict[int, ServingError]] = {
     408: DeadlineExceeded("The request's time limit passed."),
@@ -41,7 +43,7 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request through; answers that are not ours become JSON."""
         if scope["type"] == "http":
-            scope["headers"] = cleaned(scope["headers"])
+            scope["headers"] = [*cleaned(scope["headers"]), WATCHED]
             send = _Rewriter(send).send
         await self._app(scope, receive, send)
 

@@ -170,7 +170,7 @@ class TextProgram:
         """Some prompt, then one token for every row whose prompt is through."""
         events: list[tuple[TextRow, TextDelta]] = []
         budget = self._chunk
-        for row in sorted((row for row in rows if not row.work.ready), key=lambda row: row.admitted):
+        for row in sorted((row for row in rows if not row.work.ready), key=lambda row: row.submitted):
             if budget > 0 and not row.leaving:
                 budget -= self._prefill(row, budget, events)
         self._decode(rows, events)

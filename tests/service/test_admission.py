@@ -10,7 +10,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from deployments.errors import BadRequest, Cancelled
-from service.admission import MAX_DEPTH, MAX_MEMBERS, parse, read_object, time_limit
+from service.admission import MAX_CONTAINERS, MAX_DEPTH, MAX_MEMBERS, parse, read_object, time_limit
 from service.call import Call
 from service.errors import SlowBody, TooLarge, UnsupportedMedia
 from service.settings import Settings
@@ -235,6 +235,14 @@ def test_a_body_of_too_many_members() -> None:
     body = orjson.dumps({str(i): i for i in range(MAX_MEMBERS + 1)})
     assert refused(body).code == "invalid_json"
     assert len(parse(orjson.dumps({str(i): i for i in range(MAX_MEMBERS)}))) == MAX_MEMBERS
+
+
+def test_too_many_lists_are_refused_before_they_are_made() -> None:
+    body = b'{"a":[' + b",".join([b"[]"] * (MAX_CONTAINERS + 1)) + b"]}"
+    began = time.process_time()
+    assert refused(body).code == "invalid_json"
+    assert time.process_time() - began < 0.5
+    assert parse(orjson.dumps({"prompt": "[" * (MAX_CONTAINERS + 1)}))["prompt"][0] == "["
 
 
 scalars = (

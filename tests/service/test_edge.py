@@ -5,7 +5,7 @@ import orjson
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.edge import Edge, cleaned
+from service.edge import WATCHED, Edge, cleaned
 from service.openai.schemas.errors import ErrorBody
 from tests.service.wire import Exchange
 
@@ -106,7 +106,7 @@ async def test_the_app_sees_the_cleaned_headers() -> None:
         Edge(app)
     )
     assert orjson.loads(exchange.body) == {}
-    assert seen[0]["headers"] == [(b"host", b"a")]
+    assert seen[0]["headers"] == [(b"host", b"a"), WATCHED]
 
 
 async def test_lifespan_passes_untouched() -> None:
