@@ -115,14 +115,14 @@ class RemoteModels:
         self._handles: dict[str, Handle] = {}
         self._cards: dict[str, Card] = {}
         self._listed: tuple[Card, ...] = ()  # the same, until they are asked for again
-        self._cards_until = 0.0
+        self._looked = -math.inf
         self._looking = asyncio.Lock()
 
     # -- the seam ----------------------------------------------------------------------------------------------------
 
     async def cards(self) -> tuple[Card, ...]:
         """Cards of every host that answers. Raises Unavailable while none does."""
-        if time.monotonic() > self._cards_until:
+        if time.monotonic() > self._looked + _CARDS_SECONDS:
             await self._look()
         return self._listed
 
@@ -188,7 +188,7 @@ class RemoteModels:
                 raise Unavailable("No host is ready yet.", retry_after_seconds=1.0)
             self._cards = {**self._cards, **cards} if None in found else cards
             self._listed = tuple(self._cards.values())
-            self._cards_until = time.monotonic() + _CARDS_SECONDS
+            self._looked = time.monotonic()
 
     async def _host_cards(self, name: str) -> tuple[Card, ...] | None:
         answer: tuple[Card, ...] | None = await self._ask(name, "cards")
@@ -217,7 +217,7 @@ class RemoteModels:
         try:
             async with asyncio.timeout(limit):
                 try:
-                    answer = await _answer(send(handle))
+                    answer: T | ServingError = await _answer(send(handle))
                 except RayActorError:
                     answer = await _answer(send(handle))
         except TimeoutError as error:

@@ -1,6 +1,7 @@
 """What reconstruct, score, encode, decode and interpolate mean to an autoencoder's graphs."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
@@ -35,12 +36,13 @@ class Calibrated:
     """Normal items' scores of one kind, ascending, and the threshold taken from them."""
 
     def __init__(self, scores: Floats, threshold: float) -> None:
-        self._scores = scores
+        # A list, because numpy's search lets go of the interpreter, and the event loop would wait to get it back.
+        self._scores: list[float] = scores.tolist()
         self.threshold = threshold
 
     def p_value(self, score: float) -> float:
         """Split-conformal: share of normal scores at least as high, counting the item itself (Vovk et al. 2005)."""
-        above = len(self._scores) - int(np.searchsorted(self._scores, score, side="left"))
+        above = len(self._scores) - bisect_left(self._scores, score)
         return (1 + above) / (1 + len(self._scores))
 
 

@@ -20,9 +20,9 @@ from rich.table import Table
 
 from deployments.config import Config, ConfigError, HostConfig
 from deployments.config import load as load_config
-from model_store.errors import PackageError
+from model_store.errors import PackageError, PackageNotFound
 from model_store.manifest import Manifest
-from model_store.store import Store, shipped
+from model_store.store import Package, Store, shipped
 from service.local import Local, StartError, check_port, cores
 from service.settings import Settings, SettingsError, load
 
@@ -88,7 +88,7 @@ def _verified(config: Config, console: Console) -> dict[str, tuple[str, Manifest
         for host in config.hosts:
             store = Store(host.store or str(shipped()), Path(host.cache) if host.cache else None)
             for name, version in host.selected(store.names()).items():
-                found[name] = (host.name, store.open(name, version).manifest)
+                found[name] = (host.name, _open(store, name, version).manifest)
     if not found:
         raise StartError(
             "The store holds no packages: train one with `atelier train`, or name another with --store."
@@ -96,6 +96,15 @@ def _verified(config: Config, console: Console) -> dict[str, tuple[str, Manifest
     size = sum(file.bytes for _, manifest in found.values() for file in manifest.files.values())
     console.print(f"[green]✓[/] {len(found)} packages verified ({size / 1e6:.1f} MB)")
     return found
+
+
+def _open(store: Store, name: str, version: str | None) -> Package:
+    try:
+        return store.open(name, version)
+    except PackageNotFound:
+        raise
+    except PackageError as error:
+        raise StartError(f"Package {name} cannot be served: {error}.") from error
 
 
 def _start(local: Local, console: Console) -> None:

@@ -1,15 +1,16 @@
 """What sharing a batch is worth: tokens per second and mean batch size with 1 and 8 streams at once, in process.
 
-    python -m tests.load.text_streams [--store URL] [--model NAME] [--streams 1 8 16] [--tokens 192] [--json FILE]
+    python -m tests.load.text_streams [--large] [--store URL] [--model NAME] [--streams 1 8 16] [--tokens 192] [--json FILE]
 
 No HTTP and no Ray: this is the engine alone, as a host's replica runs it. Every stream asks again as soon as its answer
-is complete. The batch is that of the engine's own metrics: rows that shared one decode step, on average.
+is complete. `--large` measures a Transformer of 51 M random weights instead, made on the spot. The batch is that of the engine's own metrics: rows that shared one decode step, on average.
 """
 
 import argparse
 import asyncio
 import json
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -25,6 +26,7 @@ from deployments.messages import Complete
 from deployments.metrics import Metrics
 from deployments.studio import Studio, open_studio
 from service.loadtest.environment import describe
+from tests.load import large
 
 SWITCH_SECONDS = 0.0005  # as in a host's replica
 PROMPTS = ("ROMEO:\n", "JULIET:\n", "First Citizen:\n", "KING RICHARD III:\n")
@@ -136,8 +138,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument(
+        "--large", action="store_true", help="a model of 51 M random weights, made for this run"
+    )
     options = parser.parse_args()
     sys.setswitchinterval(SWITCH_SECONDS)
+    with tempfile.TemporaryDirectory() as store:
+        if options.large:
+            large.package(Path(store))
+            options.store, options.model = store, large.NAME
+        _report(options)
+
+
+def _report(options: argparse.Namespace) -> None:
     metrics = Metrics(CollectorRegistry())
     fields = {"models": [options.model], "store": options.store, "slots": max(options.streams)}
     config = HostConfig.model_validate(fields | {"threads": options.threads})

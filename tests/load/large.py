@@ -1,0 +1,67 @@
+"""A Transformer of 51 M random weights: large enough that a step's time is its weights' way through memory.
+
+The shipped models fit into a core's caches, where a batch saves little; this one does not.
+"""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors.torch import save_file
+
+from model_store.export.draft import Draft
+from model_store.export.publish import publish
+from model_store.manifest import Provenance, Text
+from model_store.zoo import shakespeare_gpt, text
+from model_store.zoo.text_graph import Arrays
+from model_store.zoo.transformer import Config, Step
+
+NAME: Final = "large-random"
+SIZES: Final = Config(layers=8, width=768, heads=12, kv_heads=4, hidden=3072)
+_NONE: Final = "none: random weights"
+
+
+def step_module() -> Step:
+    """The module, with random weights."""
+    torch.manual_seed(0)
+    return Step(SIZES)
+
+
+def cases() -> list[Arrays]:
+    """Inputs to compare at."""
+    return shakespeare_gpt.cases(SIZES)
+
+
+def package(store: Path) -> None:
+    """Export it into a store; takes about a minute."""
+    with tempfile.TemporaryDirectory() as work:
+        weights = Path(work) / "large.safetensors"
+        save_file(step_module().state_dict(), weights)
+        graph = replace(
+            shakespeare_gpt.graph(weights, SIZES),
+            factory="tests.load.large:step_module",
+            cases="tests.load.large:cases",
+        )
+        draft = Draft(
+            name=NAME,
+            task="text-generation",
+            family="transformer",
+            capabilities=("complete",),
+            description="Random weights, for benchmarks.",
+            licence=_NONE,
+            provenance=Provenance(
+                data=_NONE, data_licence=_NONE, attribution=_NONE, home=_NONE, recipe=_NONE
+            ),
+            graphs={"step": graph},
+            files={"tokenizer.json": text.byte_tokenizer().to_str().encode()},
+            text=Text(
+                tokenizer="tokenizer.json",
+                vocabulary=SIZES.vocabulary,
+                context=SIZES.context,
+                state=shakespeare_gpt.states(SIZES),
+                attention=True,
+            ),
+        )
+        publish(draft, str(store))
