@@ -53,19 +53,26 @@ def _numbers(data: Numbers, param: str) -> tuple[Array, tuple[int, ...]]:
             raise BadRequest("The data is not a whole number of float32 values.", param=param)
         array = np.frombuffer(data, "<f4").astype(np.float32)
         shape: tuple[int, ...] = (array.size,)
+        if not np.isfinite(array).all():
+            raise _not_finite(param)
     else:
         flat, shape = _flat(data, param)
-        # By exact type: `true` is no number. `fromiter` is several times faster than `array` on a list.
+        # By exact type: `true` is no number.
         if not set(map(type, flat)) <= {int, float}:
             raise BadRequest("The data must be numbers in lists of equal length.", param=param)
+        # In ways that keep hold of the interpreter: what lets go of it waits for the engine to give it back.
         try:
-            with np.errstate(over="ignore"):
-                array = np.fromiter(flat, np.float64, len(flat)).astype(np.float32)
-        except OverflowError:
-            raise BadRequest("The numbers must be finite in float32.", param=param) from None
-    if not np.isfinite(array).all():
-        raise BadRequest("The numbers must be finite in float32.", param=param)
+            with np.errstate(over="raise"):
+                array = np.fromiter(flat, np.float32, len(flat))
+        except (OverflowError, FloatingPointError):
+            raise _not_finite(param) from None
+        if not math.isfinite(sum(flat)):
+            raise _not_finite(param)
     return array, shape
+
+
+def _not_finite(param: str) -> BadRequest:
+    return BadRequest("The numbers must be finite in float32.", param=param)
 
 
 def _flat(data: list[Any], param: str) -> tuple[list[Any], tuple[int, ...]]:

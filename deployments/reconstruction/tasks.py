@@ -238,7 +238,9 @@ def _slerp(start: Floats, end: Floats, t: float) -> Floats:
 
 def _check_finite(result: Result, param: str | None) -> None:
     """Numbers near float32's end overflow inside a model, whose weights gave the recorded answers when it was loaded."""
-    if not all(np.isfinite(values).all() for values in result.values()):
+    if not all(
+        np.isfinite(values).all() if values.ndim else math.isfinite(values) for values in result.values()
+    ):
         raise BadRequest("The model has no finite answer to this input.", code="not_finite", param=param)
 
 

@@ -91,7 +91,9 @@ def test_every_line_the_terminal_offers_works(shipped: Service, tmp_path: Path) 
 def test_a_model_is_exported_and_served_as_the_readme_says(tmp_path: Path) -> None:
     [model] = blocks("python", "nn.Module")
     [export] = blocks("sh", "atelier export")
-    (tmp_path / "mymodel.py").write_text(model, encoding="utf-8")
+    (tmp_path / "denoiser.py").write_text(model, encoding="utf-8")
+    train = "import denoiser, torch; torch.save(denoiser.Denoiser().state_dict(), 'trained.pt')"
+    subprocess.run([sys.executable, "-c", train], cwd=tmp_path, check=True)
     command = export.replace("atelier ", f"{Path(sys.executable).with_name('atelier')} ")
     done = subprocess.run(["bash", "-ec", command], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
