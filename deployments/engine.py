@@ -18,8 +18,9 @@ from deployments.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
 
-# How long a reader may leave its backlog full before the request is given up.
+# How long a reader may leave its backlog full before the request is given up; and while the engine stops.
 STALL_SECONDS: Final = 30.0
+STOPPING_STALL_SECONDS: Final = 1.0
 # Readers do not say when they have read: how often the engine looks while it has nothing else to do.
 _POLL_SECONDS: Final = 0.002
 
@@ -104,7 +105,7 @@ class Engine(Generic[Work, Event]):
         self._thread.start()
 
     def stop(self) -> None:
-        """Refuse new rows, finish what was accepted, end the thread."""
+        """Refuse new rows, finish what was accepted and is read, end the thread."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -188,9 +189,10 @@ class Engine(Generic[Work, Event]):
         now = self.clock()
         paused = {row.ticket for row in self.scheduler.live if row.paused}
         self._stalled = {ticket: self._stalled.get(ticket, now) for ticket in paused}
+        patience = STOPPING_STALL_SECONDS if self._stopping else STALL_SECONDS
         for ticket, since in self._stalled.items():
-            if now - since > STALL_SECONDS:
-                ticket.fail_soon(Unavailable("The answer was not read in time."))
+            if now - since > patience:
+                ticket.give_up(Unavailable("The answer was not read in time."))
 
     def _fail_live(self) -> None:
         self._step_began = None

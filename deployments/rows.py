@@ -84,6 +84,12 @@ class Ticket(Generic[Event]):
         except RuntimeError:  # that event loop is closed: its readers are gone
             self.closed = True
 
+    def give_up(self, failure: Exception) -> None:
+        """The same at once, also where the event loop does not come to it: nothing is on its way."""
+        self.failure = self.failure or failure
+        self.closed = True
+        self.fail_soon(failure)
+
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)

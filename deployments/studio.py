@@ -35,6 +35,7 @@ from deployments.oneshot import Done, Result, Task
 from deployments.reconstruction.tasks import Autoencoding
 from deployments.rows import Row, Ticket, timings
 from deployments.text.sequence import Sequence as TextSequence
+from model_store.manifest import Capability
 from model_store.session import choose_device
 from model_store.store import Store, shipped
 
@@ -214,40 +215,30 @@ class Studio:
 
     # -- lookup ------------------------------------------------------------------------------------------------------
 
-    def _find(self, request: Request, capability: str) -> Model:
+    def _find(self, request: Request, capability: Capability) -> Model:
         model = self._models.get(request.model)
         if model is None or request.version not in (None, model.manifest.version):
             raise ModelNotFound("There is no such model or version here.", param="model")
         if capability not in model.manifest.capabilities:
-            raise BadRequest(
-                f"This model cannot {capability.replace('_', ' ')}; it can {', '.join(model.manifest.capabilities)}.",
-                code="task_not_supported",
-                param="model",
-            )
+            raise _cannot(model, capability)
         return model
 
     def _text(self, request: Complete) -> TextModel:
         model = self._find(request, "complete")
         if not isinstance(model, TextModel):
-            raise ModelNotFound("There is no such model here.", param="model")
+            raise _cannot(model, "complete")
         return model
 
-    def _oneshot(self, request: Request, capability: str) -> OneShotModel:
+    def _autoencoding(self, request: Request, capability: Capability) -> tuple[OneShotModel, Autoencoding]:
         model = self._find(request, capability)
-        if not isinstance(model, OneShotModel):
-            raise ModelNotFound("There is no such model here.", param="model")
-        return model
-
-    def _autoencoding(self, request: Request, capability: str) -> tuple[OneShotModel, Autoencoding]:
-        model = self._oneshot(request, capability)
-        if model.autoencoding is None:
-            raise ModelNotFound("This model reconstructs nothing.", param="model")
+        if not isinstance(model, OneShotModel) or model.autoencoding is None:
+            raise _cannot(model, capability)
         return model, model.autoencoding
 
     def _drawing(self, request: Draw) -> tuple[OneShotModel, Drawing]:
-        model = self._oneshot(request, "generate_image")
-        if model.drawing is None:
-            raise ModelNotFound("This model draws nothing.", param="model")
+        model = self._find(request, "generate_image")
+        if not isinstance(model, OneShotModel) or model.drawing is None:
+            raise _cannot(model, "generate_image")
         return model, model.drawing
 
     # -- odds and ends -----------------------------------------------------------------------------------------------
@@ -302,6 +293,16 @@ def _encodes(model: OneShotModel, request: OneShotRequest) -> bool:
             return False
         case _:
             return model.manifest.image is not None
+
+
+def _cannot(model: Model, capability: Capability) -> BadRequest:
+    """What the manifest does not claim, or claims without the graph for it."""
+    can = ", ".join(model.manifest.capabilities)
+    return BadRequest(
+        f"This model cannot {capability.replace('_', ' ')}; it can {can}.",
+        code="task_not_supported",
+        param="model",
+    )
 
 
 def _late() -> DeadlineExceeded:

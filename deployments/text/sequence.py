@@ -64,6 +64,7 @@ class Sequence:
         self._eos = eos
         self._detokenizer = vocabulary.stream()
         self._stops = StopMatcher(request.stop)
+        self._cut = False  # by a stop string
         self._sent = 0  # characters
         self._read = 0  # characters of the generated text so far, sent or held back
         self._tokens: list[int] = []  # generated, not yet sent
@@ -109,8 +110,8 @@ class Sequence:
             self._scores.append(self._score(token, chosen, self._read))
         text = self._detokenizer.feed(token)
         self._read += len(text)
-        text, stopped = self._stops.feed(text)
-        if stopped:
+        text, self._cut = self._stops.feed(text)
+        if self._cut:
             return self._end("stop", "", text)
         if len(self.generated) >= self.request.max_tokens:
             return self._end("length", self._detokenizer.flush(), text)
@@ -120,14 +121,14 @@ class Sequence:
 
     def _end(self, finish: Literal["stop", "length"], tail: str, text: str = "") -> TextDelta:
         if tail:
-            more, stopped = self._stops.feed(tail)
-            text, finish = text + more, "stop" if stopped else finish
+            more, self._cut = self._stops.feed(tail)
+            text, finish = text + more, "stop" if self._cut else finish
         return self._delta(text + self._stops.flush(), finish)
 
     def _delta(self, text: str, finish: Literal["stop", "length"] | None) -> TextDelta:
         self._sent += len(text)
         # A token's figures travel with its text; what stands behind a stop string was never said.
-        whole = finish == "length"
+        whole = finish is not None and not self._cut
         ready = [score for score in self._scores if whole or score.offset < self._sent]
         self._scores = self._scores[len(ready) :]
         tokens, self._tokens = tuple(self._tokens), []

@@ -14,6 +14,7 @@ from typing import Final
 import torch
 from safetensors.torch import save_model
 from torch import Tensor, nn
+from torch.nn import functional
 
 from model_store.export.draft import Draft, GraphDraft, Progress, tensor
 from model_store.manifest import Measure
@@ -22,6 +23,7 @@ from model_store.zoo.fashion_metrics import StructuralSimilarity, auroc, pca_rec
 from model_store.zoo.fashion_scoring import HELD_IMAGES, calibrate, false_alarms
 
 NAME: Final = "fashion-ae"
+PCA_COMPONENTS: Final = 32
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Config:
     """Sizes: channels after the first halving, numbers in the latent, and the side of the SSIM window in pixels."""
 
     width: int = 16
-    latent: int = 32
+    latent: int = 16
     window: int = 7
 
 
@@ -105,10 +107,10 @@ def train(
 
 
 def fit(images: Tensor, progress: Progress, recipe: Recipe, config: Config = Config()) -> Autoencoder:
-    """Train on images [count, 1, 28, 28] by what they are scored by, with the squared error to hold it steady.
+    """Train on images [count, 1, 28, 28] by the cross-entropy of their grey pixels.
 
-    Trained on the squared error alone, the same net leaves specks in the dark that SSIM counts: a dress is then told from
-    other clothes with an AUROC of 0.84 in place of 0.92.
+    It makes the dark really dark, where specks would cost SSIM, and leaves texture alone. Measured as the mean one-class
+    AUROC of 1 - SSIM: 0.913; by the squared error about 0.90 (specks); by SSIM itself 0.89 (it redraws everything).
     """
     torch.manual_seed(recipe.seed)
     model = Autoencoder(config).train()
@@ -118,14 +120,12 @@ def fit(images: Tensor, progress: Progress, recipe: Recipe, config: Config = Con
         fashion.batches(len(images), recipe.batch, recipe.steps, recipe.seed), start=1
     ):
         shown = images[chosen]
-        redrawn = model(shown)
-        similarity = model.similarity(shown, redrawn).mean()
-        loss = 10.0 * (shown - redrawn).square().mean() + 1.0 - similarity
+        loss = functional.binary_cross_entropy(model(shown), shown)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-        progress(step, recipe.steps, {"ssim": similarity.item()})
+        progress(step, recipe.steps, {"cross-entropy": loss.item()})
     return model.eval()
 
 
@@ -138,8 +138,8 @@ def scores(model: Autoencoder, images: Tensor) -> dict[str, Tensor]:
 def one_class_auroc(data: Path, progress: Progress, recipe: Recipe = Recipe()) -> dict[str, list[float]]:
     """Train one model per class and tell its class from the other nine among all test images.
 
-    Returns the ten classes' AUROC by score: `ssim` and `l1`, and `pca`, the squared error of a reconstruction from as many
-    principal components of the class as the latent has numbers.
+    Returns the ten classes' AUROC by score: `ssim` and `l1`, and `pca`, the squared error of a reconstruction from 32
+    principal components of the class.
     """
     known, test = fashion.read_split(data, "train"), fashion.read_split(data, "t10k")
     recipe = replace(recipe, steps=recipe.one_class_steps)
@@ -167,15 +167,14 @@ class _Part:
 
 
 def _pca_error(known: Tensor, images: Tensor) -> Tensor:
-    return (images - pca_reconstruction(known, images, Config.latent)).square().mean(dim=(1, 2, 3))
+    return (images - pca_reconstruction(known, images, PCA_COMPONENTS)).square().mean(dim=(1, 2, 3))
 
 
 def measure(
     model: Autoencoder, known: Tensor, test: Tensor, one_class: Mapping[str, list[float]]
 ) -> dict[str, Measure]:
     """Figures of the manifest: one-class detection, and how well test images are redrawn, PCA beside both."""
-    components = Config.latent
-    by_pca = pca_reconstruction(known, test, components)
+    by_pca = pca_reconstruction(known, test, PCA_COMPONENTS)
 
     def figure(value: float, baseline: float, *, higher: bool, note: str) -> Measure:
         return Measure(
@@ -183,7 +182,7 @@ def measure(
             higher_is_better=higher,
             data=fashion.TEST_DATA,
             baseline=round(baseline, 4),
-            baseline_name=f"PCA with {components} components",
+            baseline_name=f"PCA with {PCA_COMPONENTS} components",
             note=note,
         )
 

@@ -1,0 +1,112 @@
+"""What the shipped image packages promise: the measured quality, their size, and bytes that do not depend on the batch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from model_store.manifest import Graph
+from model_store.session import Session, choose_device, open_graph
+from model_store.store import Store, shipped
+from model_store.zoo.fashion import CLASS_NAMES
+
+GRAPHS = [
+    ("fashion-ae", "reconstruct"),
+    ("fashion-ae", "decode"),
+    ("fashion-vae", "reconstruct"),
+    ("fashion-vae", "decode"),
+    ("fashion-gan", "generate"),
+]
+LARGEST_BYTES = {"fashion-ae": 1_500_000, "fashion-vae": 3_000_000, "fashion-gan": 4_000_000}
+
+
+@pytest.fixture(scope="module")
+def store() -> Store:
+    return Store(shipped())
+
+
+def quality(store: Store, name: str) -> dict[str, float]:
+    return {figure: each.value for figure, each in store.manifest(name).quality.items()}
+
+
+def feeds(graph: Graph, count: int) -> dict[str, npt.NDArray[Any]]:
+    generator = np.random.default_rng(0)
+    values: dict[str, npt.NDArray[Any]] = {}
+    for each in graph.inputs:
+        shape = [count if size == "batch" else int(size) for size in each.shape]
+        if each.dtype == "int64":
+            values[each.name] = generator.integers(0, len(CLASS_NAMES), shape)
+        else:
+            values[each.name] = generator.random(shape, np.float32)
+    return values
+
+
+def rows(values: Mapping[str, npt.NDArray[Any]], chosen: slice) -> dict[str, npt.NDArray[Any]]:
+    return {name: each[chosen] for name, each in values.items()}
+
+
+def opened(store: Store, name: str, graph: str) -> Session:
+    return open_graph(store.open(name), graph, device=choose_device("cpu"), threads=1)
+
+
+@pytest.mark.parametrize(("name", "graph"), GRAPHS)
+def test_a_rows_bytes_do_not_depend_on_its_batch(store: Store, name: str, graph: str) -> None:
+    session, described = opened(store, name, graph), store.manifest(name).graphs[graph]
+    outputs = [each.name for each in described.outputs]
+    together = feeds(described, 16)
+    expected = session.run(together, outputs)
+    for chosen in (slice(0, 1), slice(15, 16), slice(3, 11), slice(0, 5)):
+        for found, whole in zip(session.run(rows(together, chosen), outputs), expected, strict=True):
+            assert np.array_equal(found, whole[chosen])
+
+
+@pytest.mark.parametrize(("name", "limit"), LARGEST_BYTES.items())
+def test_packages_are_small(store: Store, name: str, limit: int) -> None:
+    assert sum(each.bytes for each in store.manifest(name).files.values()) < limit
+
+
+def test_the_autoencoder_finds_what_is_unlike_one_class(store: Store) -> None:
+    figure = store.manifest("fashion-ae").quality["one_class_auroc.ssim"]
+    assert figure.baseline is not None
+    assert figure.value >= 0.91 > figure.baseline
+
+
+@pytest.mark.parametrize("name", ["fashion-ae", "fashion-vae"])
+def test_thresholds_hold_on_images_that_nobody_has_seen(store: Store, name: str) -> None:
+    rates = {
+        figure: value
+        for figure, value in quality(store, name).items()
+        if figure.startswith("false_positive_rate.")
+    }
+    assert len(rates) >= 2
+    assert all(0.005 < rate < 0.02 for rate in rates.values())
+
+
+def test_samples_of_the_gan_are_taken_for_what_was_asked(store: Store) -> None:
+    found = quality(store, "fashion-gan")
+    assert found["class_accuracy"] >= 0.85
+    assert found["coverage"] > 0.8
+    judge = store.manifest("fashion-gan").quality["class_accuracy"].baseline
+    assert judge is not None
+    assert judge >= 0.9
+
+
+def test_the_vae_stands_beside_the_gan(store: Store) -> None:
+    vae = store.manifest("fashion-vae").quality
+    assert vae["feature_distance"].baseline == store.manifest("fashion-gan").quality["feature_distance"].value
+    assert vae["elbo"].baseline is not None
+    assert vae["elbo"].value > vae["elbo"].baseline
+
+
+def test_noise_is_not_scored_as_clothes(store: Store) -> None:
+    """The one picture that surely is none."""
+    for name in ("fashion-ae", "fashion-vae"):
+        manifest = store.manifest(name)
+        assert manifest.scoring is not None
+        session = opened(store, name, "reconstruct")
+        values = feeds(manifest.graphs["reconstruct"], 4)
+        for score, calibration in manifest.scoring.calibrations.items():
+            (found,) = session.run(values, [f"score.{score}"])
+            assert (found > calibration.threshold).all()
