@@ -35,7 +35,7 @@ Handle: TypeAlias = DeploymentHandle[Any]
 
 # A thread that comes back from a graph waits this long for the interpreter while the event loop is busy; Python's own
 # 5 ms is as long as ten steps of a small model.
-_SWITCH_SECONDS: Final = 0.0005
+_SWITCH_SECONDS: Final = 0.005
 # How old the gateway's list of models may be. An unknown name asks at once.
 _CARDS_SECONDS: Final = 5.0
 # The host keeps the time limit; the gateway waits this much longer before it gives up on the host itself.

@@ -1,6 +1,6 @@
 """The independent classifier that judges generated Fashion-MNIST images, and the figures it makes possible.
 
-Knows no generative model: it is trained on real images alone, in about 3 minutes on one core, to 92 % on the test images.
+Knows no generative model: it is trained on real images alone, in about 3 minutes on one core, to 93 % on the test images.
 """
 
 from collections.abc import Sequence

@@ -9,6 +9,7 @@ from safetensors.torch import load_model
 
 from model_store.export.draft import Draft
 from model_store.zoo import fashion, fashion_ae
+from model_store.zoo.fashion_scoring import HELD_IMAGES
 from tests.model_store.zoo.drafted import run_drafted
 from tests.model_store.zoo.tiny_fashion import Steps, write_tiny_fashion
 
@@ -87,7 +88,7 @@ def test_training_leaves_the_calibration_images_out(data: Path, tmp_path: Path) 
     """Other held images, same weights."""
     other = write_tiny_fashion(tmp_path / "data")
     everything = fashion.read_split(other, "train")
-    learned, _ = everything.cut(fashion_ae.HELD_IMAGES)
+    learned, _ = everything.cut(HELD_IMAGES)
     by_hand = fashion_ae.fit(learned.images, Steps(), BRIEF).state_dict()
     trained = fashion_ae.train(data, Steps(), BRIEF).state_dict()
     assert all(torch.equal(by_hand[name], trained[name]) for name in trained)
@@ -118,7 +119,7 @@ def test_a_draft_is_calibrated_on_images_that_were_held_out(
 ) -> None:
     assert drafted.scoring is not None
     assert set(drafted.files) == {each.scores for each in drafted.scoring.calibrations.values()}
-    _, held = fashion.read_split(data, "train").cut(fashion_ae.HELD_IMAGES)
+    _, held = fashion.read_split(data, "train").cut(HELD_IMAGES)
     kept = np.load(io.BytesIO(drafted.files["calibration/ssim.npy"]), allow_pickle=False)
     assert np.allclose(kept, fashion_ae.scores(model, held.images)["ssim"].sort().values)
 

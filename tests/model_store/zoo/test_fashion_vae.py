@@ -95,7 +95,7 @@ def test_training_is_the_same_again(data: Path, model: fashion_vae.VariationalAu
 
 def test_training_raises_the_bound(data: Path) -> None:
     steps = Steps()
-    fashion_vae.train(data, steps, fashion_vae.Recipe(steps=12, batch=16))
+    fashion_vae.train(data, steps, fashion_vae.Recipe(steps=20, batch=4))
     assert steps.figures["elbo"] > -0.8 * 784 * math.log(2)
 
 
