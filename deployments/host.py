@@ -6,7 +6,6 @@ a handle would be logged with a traceback on the way and come back wrapped.
 
 import asyncio
 import math
-import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Any, Final, TypeAlias, TypeVar
@@ -33,9 +32,6 @@ from deployments.studio import open_studio
 T = TypeVar("T")
 Handle: TypeAlias = DeploymentHandle[Any]
 
-# A thread that comes back from a graph waits this long for the interpreter while the event loop is busy; Python's own
-# 5 ms is as long as ten steps of a small model.
-_SWITCH_SECONDS: Final = 0.005
 # How old the gateway's list of models may be. An unknown name asks at once.
 _CARDS_SECONDS: Final = 5.0
 # The host keeps the time limit; the gateway waits this much longer before it gives up on the host itself.
@@ -46,7 +42,6 @@ class Host:
     """One replica: the packages of a host, an engine each."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        sys.setswitchinterval(_SWITCH_SECONDS)
         self.config = HostConfig.model_validate(config)
         self.metrics = Metrics(CollectorRegistry())
         self.studio = open_studio(self.config, self.metrics)

@@ -13,10 +13,23 @@ from typer.testing import CliRunner
 
 from deployments.config import HostConfig
 from deployments.metrics import Metrics
+from model_store.manifest import Measure
+from model_store.store import Store, shipped
 from service.cli import COMMANDS, main
 from service.settings import PREFIX, Settings
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
+_HEADLINES = {
+    "fashion-ae": {"one_class_auroc.ssim": "one-class AUROC", "reconstruction_ssim": "reconstruction SSIM"},
+    "fashion-vae": {"elbo": "ELBO in nats", "feature_distance": "feature distance of its samples"},
+    "fashion-gan": {
+        "class_accuracy": "class recognised",
+        "feature_distance": "feature distance",
+        "coverage": "coverage",
+    },
+    "shakespeare-lstm": {"nats_per_char": "nats per character"},
+    "shakespeare-gpt": {"nats_per_char": "nats per character"},
+}
 _SUBCOMMANDS = {"models": ("list", "show", "verify", "pull", "push"), "export": ("torch",)}
 
 
@@ -78,6 +91,23 @@ def metrics() -> str:
 def _labels(registry: CollectorRegistry, name: str) -> tuple[str, ...]:
     labels: tuple[str, ...] = registry._names_to_collectors[name]._labelnames  # type: ignore[attr-defined]
     return labels
+
+
+def shipped_packages() -> str:
+    """The README's table of shipped packages: each model's headline figures with their baselines."""
+    store = Store(shipped())
+    rows = []
+    for name, figures in _HEADLINES.items():
+        manifest = store.manifest(name)
+        measured = "; ".join(f"{words} {_figure(manifest.quality[key])}" for key, words in figures.items())
+        weights = f"{(manifest.provenance.parameters or 0) / 1e6:.2f} M"
+        rows.append((f"`{name}`", manifest.family, weights, measured))
+    return _table(("package", "family", "weights", "measured (baseline)"), rows)
+
+
+def _figure(measure: Measure) -> str:
+    baseline = "" if measure.baseline is None else f" ({measure.baseline:.4g}, {measure.baseline_name})"
+    return f"**{measure.value:.4g}**{baseline}"
 
 
 def commands() -> str:

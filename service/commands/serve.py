@@ -200,7 +200,7 @@ def examples(url: str, manifests: dict[str, Manifest]) -> list[str]:
 def _curl(url: str, manifest: Manifest) -> str:
     route = route_of(manifest)
     if route == "/v1/completions":
-        body: dict[str, object] = {"prompt": "ROMEO:", "max_tokens": 120, "temperature": 0.8, "seed": 7}
+        body: dict[str, object] = {"prompt": "ROMEO:\n", "max_tokens": 120, "temperature": 0.8, "seed": 7}
         tail = ""
     elif route == "/v1/images/generations":
         body = {"prompt": manifest.image.classes[-1]} if manifest.image and takes_class(manifest) else {}

@@ -14,7 +14,9 @@ from PIL import Image
 from tests.e2e.conftest import Service, end, short_folder, start
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+BLOCKS = re.findall(
+    r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,9 @@ def blocks(kind: str, containing: str) -> list[str]:
 
 def shell(service: Service, text: str, folder: Path) -> str:
     script = "set -euo pipefail\n" + text.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")
-    done = subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -62,7 +66,9 @@ def test_the_first_curl_answers_as_shown(shipped: Service, tmp_path: Path) -> No
 def test_the_python_block_prints_text(shipped: Service, tmp_path: Path) -> None:
     [text] = blocks("python", "import openai")
     script = text.replace("127.0.0.1:8000", f"127.0.0.1:{shipped.port}")
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert len(done.stdout) > 20
 
 
@@ -100,7 +106,9 @@ def test_a_model_is_exported_and_served_as_the_readme_says(tmp_path: Path) -> No
     with short_folder() as folder:
         running = start(folder, "--store", str(tmp_path / "packages"))
         try:
-            names = {entry["id"] for entry in requests.get(f"{running.url}/v1/models", timeout=10).json()["data"]}
+            names = {
+                entry["id"] for entry in requests.get(f"{running.url}/v1/models", timeout=10).json()["data"]
+            }
             assert len(names) == 1
         finally:
             end(running)

@@ -9,7 +9,6 @@ is complete. `--large` measures a Transformer of 51 M random weights instead, ma
 import argparse
 import asyncio
 import json
-import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +27,6 @@ from deployments.studio import Studio, open_studio
 from service.loadtest.environment import describe
 from tests.load import large
 
-SWITCH_SECONDS = 0.0005  # as in a host's replica
 PROMPTS = ("ROMEO:\n", "JULIET:\n", "First Citizen:\n", "KING RICHARD III:\n")
 
 
@@ -142,7 +140,6 @@ def main() -> None:
         "--large", action="store_true", help="a model of 51 M random weights, made for this run"
     )
     options = parser.parse_args()
-    sys.setswitchinterval(SWITCH_SECONDS)
     with tempfile.TemporaryDirectory() as store:
         if options.large:
             large.package(Path(store))
