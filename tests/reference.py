@@ -30,6 +30,17 @@ _HEADLINES = {
     "shakespeare-lstm": {"nats_per_char": "nats per character"},
     "shakespeare-gpt": {"nats_per_char": "nats per character"},
 }
+_HOSTS_EXAMPLE = """`atelier serve --hosts FILE`, and the `args` of the host applications on Kubernetes. Every field has a default.
+
+```yaml
+hosts:
+  - name: pictures
+    models: [fashion-ae, fashion-gan, fashion-vae]
+  - name: writers
+    models: ["shakespeare-gpt:1", shakespeare-lstm]
+    replicas: 2
+    num_cpus: 2
+```"""
 _SUBCOMMANDS = {"models": ("list", "show", "verify", "pull", "push"), "export": ("torch",)}
 
 
@@ -38,7 +49,7 @@ def page() -> str:
     parts = [
         "# Reference\n\nWritten by `python -m tests.reference` from the code; a test compares them.",
         f"## Settings\n\nRead from the environment, on every node.\n\n{settings()}",
-        f"## Hosts file\n\n`hosts:` is a list of hosts. Every field has a default.\n\n{hosts()}",
+        f"## Hosts file\n\n{_HOSTS_EXAMPLE}\n\n{hosts()}",
         f"## Metrics\n\nOn `/metrics` of the gateway for all replicas, each sample with a `replica` label.\n\n{metrics()}",
         f"## Command\n\n{commands()}",
     ]

@@ -8,6 +8,7 @@ from deployments.errors import BadRequest
 from deployments.messages import Draw, Output
 from deployments.oneshot import Result, Task
 from deployments.pictures import encode
+from deployments.randomness import noise
 from model_store.manifest import Image, Manifest
 from model_store.session import Array
 
@@ -15,12 +16,12 @@ from model_store.session import Array
 class Drawing:
     """Prepares and finishes `Draw` requests of one model."""
 
-    def __init__(self, manifest: Manifest, image: Image, generator: str, noise: str) -> None:
+    def __init__(self, manifest: Manifest, image: Image, generator: str, role: str) -> None:
         self.image = image
         self.graph = generator
-        self._noise = noise
+        self._noise = role
         tensors = {tensor.role: tensor for tensor in manifest.graphs[generator].inputs}
-        self._size = int(tensors[noise].shape[-1])
+        self._size = int(tensors[role].shape[-1])
         self._takes_class = "class_id" in tensors
         self._classes = {name.casefold(): place for place, name in enumerate(image.classes)}
 
@@ -35,7 +36,7 @@ class Drawing:
         elif request.prompt:
             raise BadRequest("This model draws unconditionally: leave the prompt empty.", param="prompt")
         return [
-            Task(self.graph, {**feeds, self._noise: self._draw_noise(request.seed, i)}, ("output",), i)
+            Task(self.graph, {**feeds, self._noise: noise(request.seed, i, self._size)}, ("output",), i)
             for i in range(request.n)
         ]
 
@@ -45,10 +46,6 @@ class Drawing:
             known = ", ".join(self.image.classes)
             raise BadRequest(f"The prompt must name a class: {known}.", code="unknown_class", param="prompt")
         return place
-
-    def _draw_noise(self, seed: int, stream: int) -> Array:
-        bits = np.random.Philox(key=np.array([seed, stream], dtype=np.uint64))
-        return np.random.Generator(bits).standard_normal(self._size, dtype=np.float32)
 
     def finish(self, request: Draw, results: Sequence[Result]) -> tuple[Output, ...]:
         """Encode the pictures. Slow: run it beside the event loop."""

@@ -24,6 +24,7 @@ from deployments.messages import (
 )
 from deployments.oneshot import Result, Task
 from deployments.pictures import encode, heat
+from deployments.randomness import noise
 from deployments.reconstruction.items import Items, vector
 from model_store.manifest import Manifest, Scoring
 
@@ -142,15 +143,14 @@ class Autoencoding:
             for i, item in enumerate(items)
         ]
 
-    def _feeds(self, seed: int | None, stream: int) -> dict[str, Floats]:
+    def _feeds(self, seed: int | None, place: int) -> dict[str, Floats]:
         if not self._noise:
             if seed is not None:
                 raise BadRequest("This model is deterministic and takes no seed.", param="seed")
             return {}
         if seed is None:  # the mean of the posterior
             return {"noise": np.zeros(self._noise, np.float32)}
-        bits = np.random.Philox(key=np.array([seed, stream], dtype=np.uint64))
-        return {"noise": np.random.Generator(bits).standard_normal(self._noise, dtype=np.float32)}
+        return {"noise": noise(seed, place, self._noise)}
 
     def _decoding(self, latent: Floats, place: int) -> Task:
         return Task("decode", {"latent": latent}, ("output",), place)

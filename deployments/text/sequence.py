@@ -4,9 +4,8 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Final, Literal
 
-import numpy as np
-
 from deployments.messages import Complete, TextDelta, TokenLogprob
+from deployments.randomness import stream
 from deployments.text.stops import StopMatcher
 from deployments.text.vocabulary import Vocabulary
 
@@ -14,13 +13,10 @@ _BLOCK: Final = 64
 
 
 class Uniforms:
-    """Counter-based random numbers in [0, 1): number k depends on (seed, stream, k) alone, whoever shares the batch.
+    """Random numbers in [0, 1) of one row: number k depends on (seed, place, k) alone."""
 
-    Philox4x64 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
-    """
-
-    def __init__(self, seed: int, stream: int) -> None:
-        self._bits = np.random.Generator(np.random.Philox(key=np.array([seed, stream], dtype=np.uint64)))
+    def __init__(self, seed: int, place: int) -> None:
+        self._bits = stream(seed, place)
         self._block: list[float] = []
 
     def next(self) -> float:
