@@ -122,8 +122,6 @@ class Local:
             # A token nobody else knows: other users of this machine cannot submit work to this Ray.
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
-            # Ray runs workers at nice 15, as batch jobs; these answer people.
-            "RAY_worker_niceness": "0",
             "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
             "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "2",
             "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(256 << 20),

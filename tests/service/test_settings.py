@@ -112,6 +112,7 @@ def test_switches_that_must_be_set_before_anything_starts() -> None:
         "RAY_AUTH_MODE": "disabled",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_worker_niceness": "0",
     }
     python = runtime_environment(Settings(proxy="python", ray_auth_mode="token"))
     assert python["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
