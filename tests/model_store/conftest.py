@@ -5,13 +5,8 @@ from pathlib import Path
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from hypothesis import settings
 
 from tests import packages
-
-# A busy machine is no finding: what matters is what the examples show, not how long one took.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
