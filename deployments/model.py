@@ -2,6 +2,7 @@
 
 import io
 import time
+from typing import Final
 
 import numpy as np
 
@@ -27,7 +28,9 @@ class TextModel:
         self.manifest = manifest = package.manifest
         if manifest.text is None:
             raise ValueError(f"{manifest.name} has no text section")
-        session = open_graph(package, "step", device=device, threads=threads_of(config))
+        session = open_graph(
+            package, "step", device=device, threads=threads_of(config, _bytes(manifest, "step"))
+        )
         vocabulary = Vocabulary(package.read(manifest.text.tokenizer), manifest.text.vocabulary)
         self.program = TextProgram(
             manifest,
@@ -49,9 +52,11 @@ class OneShotModel:
 
     def __init__(self, package: Package, config: HostConfig, device: Device, metrics: Metrics) -> None:
         self.manifest = manifest = package.manifest
-        threads = threads_of(config)
         graphs = {
-            key: (graph, open_graph(package, key, device=device, threads=threads))
+            key: (
+                graph,
+                open_graph(package, key, device=device, threads=threads_of(config, _bytes(manifest, key))),
+            )
             for key, graph in manifest.graphs.items()
         }
         program = OneShot(manifest.name, graphs, metrics, max_batch=config.max_batch)
@@ -69,6 +74,9 @@ class OneShotModel:
         self.limits = _limits(manifest)
 
 
+# Bytes. Below this a second thread's waiting (it spins) takes more from the event loop than it gives to the model.
+_SMALL_GRAPH: Final = 8 << 20
+
 Model = TextModel | OneShotModel
 
 
@@ -84,9 +92,14 @@ def open_model(package: Package, config: HostConfig, device: Device, metrics: Me
     return model
 
 
-def threads_of(config: HostConfig) -> int:
-    """Threads of one session: as set, or the replica's share of CPUs."""
-    return config.threads or max(1, int(config.num_cpus))
+def threads_of(config: HostConfig, graph_bytes: int) -> int:
+    """Threads of one session: as set, or one for a small graph and the replica's share of CPUs for a large one."""
+    share = 1 if graph_bytes < _SMALL_GRAPH else max(1, int(config.num_cpus))
+    return config.threads or share
+
+
+def _bytes(manifest: Manifest, graph: str) -> int:
+    return manifest.files[manifest.graphs[graph].file].bytes
 
 
 def card_of(model: Model, host: str) -> Card:

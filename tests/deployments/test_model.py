@@ -74,10 +74,13 @@ def test_an_engine_is_not_started_by_loading(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("threads", "cpus", "expected"), [(0, 1.0, 1), (0, 0.1, 1), (0, 4.0, 4), (2, 8.0, 2)]
+    ("threads", "cpus", "megabytes", "expected"),
+    [(0, 1.0, 12, 1), (0, 0.1, 12, 1), (0, 4.0, 12, 4), (0, 4.0, 1, 1), (2, 8.0, 12, 2), (2, 8.0, 1, 2)],
 )
-def test_threads_are_the_replicas_share(threads: int, cpus: float, expected: int) -> None:
-    assert threads_of(HostConfig(threads=threads, num_cpus=cpus)) == expected
+def test_large_graphs_get_the_replicas_share_of_threads(
+    threads: int, cpus: float, megabytes: int, expected: int
+) -> None:
+    assert threads_of(HostConfig(threads=threads, num_cpus=cpus), megabytes << 20) == expected
 
 
 def test_a_model_that_cannot_reconstruct_or_draw_has_no_such_part(tiny: Path) -> None:
