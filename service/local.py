@@ -119,8 +119,7 @@ class Local:
         """The switches of Ray, Serve, HAProxy and ONNX Runtime for this run."""
         return {
             **runtime_environment(self._settings),
-            # A token nobody else knows: other users of this machine cannot submit work to this Ray.
-            "RAY_AUTH_MODE": "token",
+            # Nobody else knows it: other users of this machine cannot submit work to this Ray.
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
             "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "2",

@@ -49,7 +49,7 @@ class Settings(BaseModel):
         default=None, description="YAML file that says which host serves which packages."
     )
     ray_auth_mode: Literal["token", "disabled"] = Field(
-        default="disabled", description="Ray's own authentication between its processes."
+        default="token", description="Ray's own authentication; `atelier serve` makes a token for each run."
     )
     request_timeout_seconds: Seconds = Field(default=600.0, description="Longest time any request may take.")
     body_timeout_seconds: Seconds = Field(

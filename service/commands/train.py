@@ -39,7 +39,10 @@ from service.commands.publishing import (
 
 Name: TypeAlias = Annotated[str, typer.Argument(help=f"One of {', '.join(zoo.NAMES)}.")]
 Data: TypeAlias = Annotated[
-    Path, typer.Option(help="Folder that holds one folder per data set.", exists=True, file_okay=False)
+    Path,
+    typer.Option(
+        help="Folder that holds one folder per data set.", envvar="ATELIER_DATA", exists=True, file_okay=False
+    ),
 ]
 StoreOption: TypeAlias = Annotated[str | None, typer.Option("--store", help="Folder or any fsspec URL.")]
 Seed: TypeAlias = Annotated[int | None, typer.Option(min=0, help="Another seed than the recipe's own.")]

@@ -29,7 +29,7 @@ def test_each_setting_is_read_from_its_variable() -> None:
         "models": "poet, painter:2,",
         "device": "cuda:1",
         "hosts_file": "hosts.yaml",
-        "ray_auth_mode": "token",
+        "ray_auth_mode": "disabled",
         "request_timeout_seconds": "30",
         "body_timeout_seconds": "2.5",
         "ready_timeout_seconds": "1",
@@ -109,11 +109,11 @@ def test_switches_that_must_be_set_before_anything_starts() -> None:
     assert runtime_environment(Settings()) == {
         "ORT_DISABLE_TELEMETRY": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AUTH_MODE": "disabled",
+        "RAY_AUTH_MODE": "token",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_worker_niceness": "0",
     }
-    python = runtime_environment(Settings(proxy="python", ray_auth_mode="token"))
+    python = runtime_environment(Settings(proxy="python", ray_auth_mode="disabled"))
     assert python["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
-    assert python["RAY_AUTH_MODE"] == "token"
+    assert python["RAY_AUTH_MODE"] == "disabled"
