@@ -59,6 +59,15 @@ def test_text_is_completed(service: Service, http: requests.Session, path: str, 
 
 
 @pytest.mark.parametrize("path", PATHS)
+def test_our_edge_is_in_the_place_of_rays(service: Service, http: requests.Session, path: str) -> None:
+    ours = {"x-request-id": "mine", "x-request-timeout-seconds": "-1"}
+    answer = http.get(f"{service.url}{path}/v1/models", headers=ours)
+    assert len(answer.headers["x-request-id"]) == 32, "one id, made by the server"
+    assert answer.headers["x-client-request-id"] == "mine"
+    assert http.get(f"{service.url}{path}/v1/models", headers={"x-name": b"\xff"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_text_is_streamed_with_usage(service: Service, http: requests.Session, path: str) -> None:
     body = {
         "model": "tiny-text",
