@@ -17,6 +17,11 @@ CLIENT_ID_LENGTH: Final = 128
 UNKNOWN: Final = "unknown"  # stands in metrics for what clients could invent without end
 
 
+def new_id() -> str:
+    """Make a request's id: to tell requests apart, not to be unguessable, so without a system call."""
+    return f"{getrandbits(128):032x}"
+
+
 class Call(Request):
     """A Starlette request with what the door keeps beside it. Made once, found in the scope by `Call.of`."""
 
@@ -24,7 +29,7 @@ class Call(Request):
         super().__init__(scope, receive)
         scope["atelier.call"] = self
         self.began = time.perf_counter()
-        self.id = f"{getrandbits(128):032x}"  # to tell requests apart, not to be unguessable: no system call
+        self.id = new_id()
         # One look at the headers for all who ask. Of a repeated header the last counts; servers refuse the dangerous ones.
         self.fields: dict[bytes, bytes] = dict(scope["headers"])
         self.model = ""  # the catalogue says which

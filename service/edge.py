@@ -4,7 +4,6 @@ Takes the place of Ray's request-id middleware, in front of everything Ray does 
 """
 
 import asyncio
-import os
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, Final
@@ -12,6 +11,7 @@ from typing import Any, Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.errors import DeadlineExceeded, QueueFull, ServingError, Unavailable
+from service.call import new_id
 from service.errors import BUG, ROUTING, Problem, problem_of
 
 Header = tuple[bytes, bytes]
@@ -159,7 +159,7 @@ def _start(problem: Problem, said: Iterable[Header]) -> Message:
     ours.update((b"retry-after", value) for name, value in said if name.lower() == b"retry-after")
     length = b"%d" % len(problem.body())
     fixed = [(b"content-type", b"application/json"), (b"content-length", length)]
-    headers = [*fixed, (b"x-request-id", os.urandom(16).hex().encode()), *ours.items()]
+    headers = [*fixed, (b"x-request-id", new_id().encode()), *ours.items()]
     return {"type": "http.response.start", "status": problem.status, "headers": headers}
 
 

@@ -131,7 +131,6 @@ class Local:
         folder = self._folder / "h"
         stats, metrics, fallback, fallback_grpc = free_ports(4)
         return {
-            "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),

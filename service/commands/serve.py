@@ -81,19 +81,19 @@ def _config(settings: Settings) -> Config:
     return Config(hosts=(studio,))
 
 
-def _verified(config: Config, console: Console) -> dict[str, tuple[str, Manifest]]:
+def _verified(config: Config, console: Console) -> dict[str, Manifest]:
     """Every package of every host, verified here so that a broken one is a sentence and not a failed deployment."""
-    found: dict[str, tuple[str, Manifest]] = {}
+    found: dict[str, Manifest] = {}
     with console.status("Verifying packages"):
         for host in config.hosts:
             store = Store(host.store or str(shipped()), Path(host.cache) if host.cache else None)
             for name, version in host.selected(store.names()).items():
-                found[name] = (host.name, _open(store, name, version).manifest)
+                found[name] = _open(store, name, version).manifest
     if not found:
         raise StartError(
             "The store holds no packages: train one with `atelier train`, or name another with --store."
         )
-    size = sum(file.bytes for _, manifest in found.values() for file in manifest.files.values())
+    size = sum(file.bytes for manifest in found.values() for file in manifest.files.values())
     console.print(f"[green]✓[/] {len(found)} packages verified ({size / 1e6:.1f} MB)")
     return found
 
@@ -155,17 +155,17 @@ def _get(url: str, path: str) -> tuple[int, Any]:
     return answer.status, orjson.loads(body) if answer.status == http.HTTPStatus.OK else None
 
 
-def _show(local: Local, manifests: dict[str, tuple[str, Manifest]], console: Console) -> None:
+def _show(local: Local, manifests: dict[str, Manifest], console: Console) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     for column in ("model", "family", "task", "url"):
         table.add_column(column, no_wrap=True)
-    for name, (_, manifest) in manifests.items():
+    for name, manifest in manifests.items():
         table.add_row(f"[bold]{name}[/]", manifest.family, manifest.task, local.url + route_of(manifest))
     console.print()
     # A URL cut short is of no use: rather wider than the terminal.
     Console(width=max(console.width, 120), highlight=False).print(table)
     console.print("\nTry it:\n", style="dim")
-    for line in examples(local.url, {name: manifest for name, (_, manifest) in manifests.items()}):
+    for line in examples(local.url, manifests):
         console.print(f"{line}\n", style="cyan", soft_wrap=True, markup=False)
     hosts = ", ".join(f"{local.url}/{host.name}/v1" for host in local.config.hosts)
     console.print(f"Direct, without the gateway: {hosts}", style="dim", soft_wrap=True)
