@@ -85,15 +85,36 @@ class Graph(Part):
 class State(Part):
     """What a text row keeps between steps: graph input `past` is replaced by graph output `present`.
 
-    `shape` is one row's own, without the leading batch dimension. `in_place` says that both may be bound to the same
-    memory (a KV cache under GroupQueryAttention); otherwise the new state is written beside the old one.
+    `shape` is one row's own, without the leading batch dimension. A dimension named `cache` counts the places of a
+    row's tokens, in order: the server chooses its size, up to the context. `in_place` says that both may be bound to the
+    same memory (a KV cache under GroupQueryAttention); otherwise the new state is written beside the old one.
     """
 
     past: str
     present: str
-    shape: tuple[Positive, ...]
+    shape: tuple[Positive | Literal["cache"], ...]
     dtype: DType = "float32"
     in_place: bool = False
+
+
+class Source(Part):
+    """What an encoder-decoder reads: the graph `encode` writes `state` (`present` its output, `past` the step's input)."""
+
+    context: Positive
+    state: tuple[State, ...]
+    # Every answer begins with this token and goes on with these; every source ends with `suffix`.
+    start_token_id: int
+    forced: tuple[int, ...] = ()
+    suffix: tuple[int, ...] = ()
+
+
+class Chat(Part):
+    """How a conversation becomes a prompt: a Jinja template, and how it wants tools to be called (None: not at all)."""
+
+    template: RelativePath
+    bos_token: str = ""
+    eos_token: str = ""
+    tools: Literal["hermes", "llama3", "mistral"] | None = None
 
 
 class Text(Part):
@@ -106,8 +127,35 @@ class Text(Part):
     # True where the graph takes `seqlens_k` and `total_sequence_length` (attention over a cache of `context` places).
     # A recurrent model has no such limit on length: its `context` bounds prompt + answer all the same.
     attention: bool
-    bos_token_id: int | None = None
+    bos_token_id: int | None = None  # what an empty prompt begins with
     eos_token_ids: tuple[int, ...] = ()
+    # Token ids put before every prompt that is text.
+    prefix: tuple[int, ...] = ()
+    chat: Chat | None = None
+    source: Source | None = None
+
+
+class Encoder(Part):
+    """A model that reads a whole text at once: graph `encode`, inputs `input_ids`, `length` (right-padded rows).
+
+    Its output `embedding` f32 [batch, width] has length 1; its output `probability` f32 [batch, classes] sums to 1.
+    """
+
+    tokenizer: RelativePath
+    vocabulary: Positive
+    context: Positive
+    prefix: tuple[int, ...] = ()
+    suffix: tuple[int, ...] = ()
+    classes: tuple[str, ...] = ()
+
+
+class Quantization(Part):
+    """How weights were rounded, and what it cost: mean KL divergence (nats a token) from the same model in float32."""
+
+    bits: Literal[4, 8, 16]
+    block: Positive | None = None
+    kl: Finite
+    limit: Finite
 
 
 class Image(Part):
@@ -190,6 +238,8 @@ class Manifest(Part):
     licence: str
     graphs: dict[str, Graph]
     text: Text | None = None
+    encoder: Encoder | None = None
+    quantization: Quantization | None = None
     image: Image | None = None
     scoring: Scoring | None = None
     quality: dict[str, Measure] = {}
@@ -211,6 +261,10 @@ class Manifest(Part):
         named = {path for g in self.graphs.values() for path in (g.file, g.golden.inputs, g.golden.outputs)}
         if self.text:
             named.add(self.text.tokenizer)
+            if self.text.chat:
+                named.add(self.text.chat.template)
+        if self.encoder:
+            named.add(self.encoder.tokenizer)
         if self.scoring:
             named.update(c.scores for c in self.scoring.calibrations.values())
         return named

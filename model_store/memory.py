@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,13 @@ from numpy.typing import NDArray
 from model_store.device import HOST, Device
 
 Array: TypeAlias = NDArray[Any]
+
+# An ONNX file that copies bytes: `y = Identity(x)`, uint8 [n]. The one way to move a slice of device memory that works
+# on every provider; a test compares it with what `onnx.helper` writes.
+COPY_GRAPH: Final = bytes.fromhex(
+    "080a3a390a100a017812017922084964656e746974791201635a100a0178120b0a09080212050a0312016e"
+    "62100a0179120b0a09080212050a0312016e42040a001014"
+)
 
 
 @dataclass(frozen=True, slots=True)

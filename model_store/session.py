@@ -4,39 +4,29 @@ The only importer of ONNX Runtime, whose exceptions end here: whoever runs a gra
 """
 
 import contextlib
-import ctypes
-import functools
 import io
+import itertools
 import logging
-import math
 import re
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import onnxruntime
-from numpy.typing import DTypeLike
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from model_store import golden
 from model_store.device import HOST, Device, gpus
 from model_store.errors import BrokenGraph, DeviceUnavailable, RunFailed
-from model_store.memory import Array, Place, bytes_of, flat, place_of, target_of
+from model_store.memory import COPY_GRAPH, Array, Place, place_of, target_of
 from model_store.package import Package
 from model_store.verify import check_graph, external_path
 
-__all__ = [
-    "Array",
-    "Binding",
-    "Device",
-    "Place",
-    "Session",
-    "StateBuffer",
-    "choose_device",
-    "copy",
-    "open_graph",
-]
+__all__ = ["Array", "Binding", "Device", "Place", "Session", "choose_device", "open_graph"]
+
+Bound: TypeAlias = Mapping[str, Array | Place]
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +34,8 @@ CUDA: Final = "CUDAExecutionProvider"
 CPU: Final = "CPUExecutionProvider"
 # Every failure also arrives as an exception; ONNX Runtime's own lines on stderr would only repeat it.
 _SILENT: Final = 4
+# Bytes. Larger arrays are copied to a device without a look at whether they have changed.
+_SMALL: Final = 1 << 14
 _DTYPES: Final = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -60,13 +52,6 @@ _FAILURES: Final[tuple[type[Exception], ...]] = (
 )
 onnxruntime.disable_telemetry_events()
 onnxruntime.set_default_logger_severity(_SILENT)
-
-# An ONNX file that copies bytes: `y = Identity(x)`, uint8 [n]. The one way to move a slice of device memory that works
-# on every provider; a test compares it with what `onnx.helper` writes.
-COPY_GRAPH: Final = bytes.fromhex(
-    "080a3a390a100a017812017922084964656e746974791201635a100a0178120b0a09080212050a0312016e"
-    "62100a0179120b0a09080212050a0312016e42040a001014"
-)
 
 
 def choose_device(setting: str) -> Device:
@@ -101,7 +86,7 @@ def _why_not(device: Device) -> str | None:
     with contextlib.redirect_stdout(io.StringIO()) as said:  # it prints what it misses
         onnxruntime.preload_dlls()
     try:
-        _copier(device)
+        Session(COPY_GRAPH, device=device)
     except (DeviceUnavailable, BrokenGraph) as error:
         return "; ".join([str(error), *said.getvalue().splitlines()[:1]])
     return None
@@ -119,14 +104,16 @@ class Session:
         spin: bool = True,
         external: Mapping[str, bytes] | None = None,
         profile: Path | None = None,
+        capture: bool = False,
     ) -> None:
         """Open an ONNX file from memory; `external` has the files its outside weights are in, by their location.
 
-        `threads` work inside an operator (0: one per core); with `spin` they wait busily between operators, which is
+        `capture`: let bindings be captured on CUDA, which a graph with control flow does not allow. `threads` work inside an operator (0: one per core); with `spin` they wait busily between operators, which is
         15-25 % faster and takes the cores from others. `profile` is where ONNX Runtime writes its profile (off without).
         Raises BrokenGraph, DeviceUnavailable.
         """
         self.device = device
+        self.captures = capture
         options = _options(threads, spin=spin, profile=profile)
         if external:
             sizes = [len(content) for content in external.values()]
@@ -135,7 +122,11 @@ class Session:
             )
         try:
             self._session = onnxruntime.InferenceSession(
-                graph, options, _providers(device), enable_fallback=0, read_config_from_model=0
+                graph,
+                options,
+                _providers(device, capture=capture),
+                enable_fallback=0,
+                read_config_from_model=0,
             )
         except _FAILURES as error:
             raise BrokenGraph(f"the graph does not open: {_sentence(error)}") from error
@@ -146,6 +137,8 @@ class Session:
                 f"{device} cannot run graphs: CUDA 13 or cuDNN 9 is missing (extra `cuda`)"
             )
         self._run_options = _run_options()
+        self._graph_ids = itertools.count(1)  # 0 is ONNX Runtime's own
+        self._graph_options: weakref.WeakSet[Any] = weakref.WeakSet()
         self.inputs = tuple(node.name for node in self._session.get_inputs())
         self.outputs = tuple(node.name for node in self._session.get_outputs())
 
@@ -157,14 +150,39 @@ class Session:
             raise RunFailed(_sentence(error)) from error
         return results
 
-    def bind(self, inputs: Mapping[str, Array | Place], outputs: Mapping[str, Array | Place]) -> "Binding":
+    def bind(self, inputs: Bound, outputs: Bound, *, capture: bool = False) -> "Binding":
         """Fix where the graph reads and writes, once for many runs.
 
         Arrays must be contiguous. Every run reads the input arrays anew and fills the output arrays, also where the
         graph runs on another device. A place may be input and output at once if the graph allows it.
+        `capture`: the first run records what the device does, later ones only replay it; inputs that the graph reads from
+        the host count as they were in the first run.
         Raises RunFailed for a name the graph does not have, ValueError for an array that cannot be bound.
         """
-        return Binding(self._session, self._run_options, self.device, inputs, outputs)
+        if not capture:
+            return Binding(self._session, self._run_options, self.device, inputs, outputs, fixed=False)
+        number = next(self._graph_ids)
+        options = _run_options(number)
+        self._graph_options.add(options)
+        binding = Binding(self._session, options, self.device, inputs, outputs, fixed=True)
+        weakref.finalize(binding, self._session.release_captured_graph, number).atexit = False
+        return binding
+
+    def rehearse(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """The same as `run`; where bindings are captured, by a captured one and its replay. Raises RunFailed."""
+        results = self.run(feeds, outputs)
+        if self.captures:
+            feeds = {name: np.array(feed, order="C") for name, feed in feeds.items()}
+            binding = self.bind(feeds, dict(zip(outputs, results, strict=True)), capture=True)
+            for _ in range(2):
+                for result in results:
+                    result[...] = 0
+                binding.run()
+        return results
+
+    def home(self, name: str) -> Device:
+        """Where the graph reads an input: what has no kernel on its device runs on the host."""
+        return self.device if name in _inputs_on(self.device, self._session) else HOST
 
     def declares(self) -> tuple[dict[str, golden.Declared], dict[str, golden.Declared]]:
         """Type and sizes of the inputs and of the outputs by name; a size is None or a name where it may vary."""
@@ -176,29 +194,53 @@ class Session:
 
     def terminate(self) -> None:
         """Stop the run in progress at its next operator and refuse later ones: both raise RunFailed."""
-        self._run_options.terminate = True
+        for options in (self._run_options, *self._graph_options):
+            options.terminate = True
 
     def end_profile(self) -> Path:
         """Finish the profile that was asked for at opening. Returns the file written."""
         return Path(self._session.end_profiling())
 
 
+class _Twin:
+    """Memory on a graph's device that stands for an array of the host."""
+
+    def __init__(self, host: Array, device: Device) -> None:
+        self.host = host
+        self.value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+            host.shape, host.dtype, device.kind, device.index
+        )
+        self.seen: bytes | None = None  # what both hold
+
+    def push(self) -> None:
+        """Copy to the device what has changed: a small copy takes longer than to see that none is needed."""
+        if self.host.nbytes > _SMALL:
+            self.value.update_inplace(self.host)
+        elif (now := self.host.tobytes()) != self.seen:
+            self.value.update_inplace(self.host)
+            self.seen = now
+
+    def pull(self) -> None:
+        """Copy to the host."""
+        if self.host.size:
+            self.host[...] = self.value.numpy()
+            self.seen = self.host.tobytes() if self.host.nbytes <= _SMALL else None
+
+
 class Binding:
     """Inputs and outputs bound by pointer. It keeps alive all it points to; ONNX Runtime does not."""
 
     def __init__(
-        self,
-        session: Any,
-        run_options: Any,
-        device: Device,
-        inputs: Mapping[str, Array | Place],
-        outputs: Mapping[str, Array | Place],
+        self, session: Any, run_options: Any, device: Device, inputs: Bound, outputs: Bound, *, fixed: bool
     ) -> None:
+        """`fixed`: what a run reads and writes on the device, outputs as well, keeps its address, as a replay requires."""
         self._session, self._run_options = session, run_options
+        self._captured = not fixed
         self._kept = (dict(inputs), dict(outputs))
         # ONNX Runtime copies host memory to another device when it is bound, not when the graph runs: such inputs get
-        # a twin on the device, refreshed before every run.
-        self._twins: list[tuple[Any, Array]] = []
+        # a twin on the device, refreshed before every run. An array that is input and output has one twin for both.
+        self._twins: dict[tuple[int, tuple[int, ...], str], _Twin] = {}
+        self._device = device
         on_device = _inputs_on(device, session)
         places = {name: place_of(source) for name, source in inputs.items()}
         targets = {name: place_of(target, writeable=True) for name, target in outputs.items()}
@@ -207,99 +249,53 @@ class Binding:
             for name, place in places.items():
                 source = inputs[name]
                 if name in on_device and not isinstance(source, Place):
-                    twin = onnxruntime.OrtValue.ortvalue_from_numpy(source, device.kind, device.index)
-                    self._io.bind_ortvalue_input(name, twin)
-                    self._twins.append((twin, source))
+                    self._io.bind_ortvalue_input(name, self._twin(source).value)
                 else:
                     self._io.bind_input(name, *target_of(place))
+            self._pushed = tuple(self._twins.values())
+            self._pulled: list[_Twin] = []
             for name, place in targets.items():
-                self._io.bind_output(name, *target_of(place))
+                target = outputs[name]
+                if fixed and not isinstance(target, Place):
+                    self._pulled.append(self._twin(target))
+                    self._io.bind_ortvalue_output(name, self._pulled[-1].value)
+                else:
+                    self._io.bind_output(name, *target_of(place))
         except _FAILURES as error:
             raise RunFailed(_sentence(error)) from error
+
+    def _twin(self, host: Array) -> _Twin:
+        key = (host.ctypes.data, host.shape, host.dtype.str)
+        if key not in self._twins:
+            self._twins[key] = _Twin(host, self._device)
+        return self._twins[key]
 
     def run(self) -> None:
         """Run once. Raises RunFailed."""
         try:
-            for twin, source in self._twins:
-                twin.update_inplace(source)
-            self._session.run_with_iobinding(self._io, self._run_options)
+            if not self._captured:
+                self._pass()
+                self._captured = True
+                # Recording takes several passes, and a later one reads what an earlier one wrote over its own input.
+                for twin in self._pushed:
+                    twin.seen = None
+            self._pass()
+            for twin in self._pulled:
+                twin.pull()
         except _FAILURES as error:
             raise RunFailed(_sentence(error)) from error
 
-
-class StateBuffer:
-    """Zeroed memory on a device for the state of `slots` rows: [slots, *row_shape], rows one after another."""
-
-    def __init__(
-        self, slots: int, row_shape: Sequence[int], dtype: DTypeLike = np.float32, device: Device = HOST
-    ) -> None:
-        self.shape = (slots, *row_shape)
-        self.dtype = np.dtype(dtype)
-        self.device = device
-        self._row_bytes = math.prod(row_shape) * self.dtype.itemsize
-        if device.kind == "cpu":
-            array = np.zeros(self.shape, self.dtype)
-            self._memory: object = array
-            self._pointer = array.ctypes.data
-        else:
-            size = [slots * self._row_bytes]
-            value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
-                size, np.uint8, device.kind, device.index
-            )
-            value.update_inplace(np.zeros(size, np.uint8))
-            self._memory, self._pointer = value, value.data_ptr()
-
-    def place(self, first: int = 0, count: int | None = None) -> Place:
-        """Slots `first` to `first + count` (default: all from `first` on), to be bound. Raises ValueError outside."""
-        count = self.shape[0] - first if count is None else count
-        if first < 0 or count < 1 or first + count > self.shape[0]:
-            raise ValueError(f"there are no slots {first} to {first + count} among {self.shape[0]}")
-        pointer = self._pointer + first * self._row_bytes
-        return Place(pointer, (count, *self.shape[1:]), self.dtype, self.device, self._memory)
-
-    def move(self, source: int, target: int) -> None:
-        """Copy one slot to another."""
-        copy(self.place(source, 1), self.place(target, 1))
-
-    def copy_from(self, other: "StateBuffer", first: int, count: int) -> None:
-        """Copy slots `first` to `first + count` of a buffer like this one to the same places here."""
-        copy(other.place(first, count), self.place(first, count))
-
-    def clear(self, slot: int) -> None:
-        """Zero one slot."""
-        copy(np.zeros(self.shape[1:], self.dtype), self.place(slot, 1))
-
-    def read(self, first: int = 0, count: int | None = None) -> Array:
-        """A copy of some slots' content, on the host."""
-        place = self.place(first, count)
-        content = np.empty(place.shape, place.dtype)
-        copy(place, content)
-        return content
+    def _pass(self) -> None:
+        for twin in self._pushed:
+            twin.push()
+        self._session.run_with_iobinding(self._io, self._run_options)
 
 
-def copy(source: Array | Place, target: Array | Place) -> None:
-    """Copy memory of equal size to memory on the same device, or from or to the host. They must not overlap.
-
-    Raises ValueError where sizes differ.
-    """
-    read, written = place_of(source), place_of(target, writeable=True)
-    size = bytes_of(read)
-    if size != bytes_of(written):
-        raise ValueError(f"{size} bytes do not fit into {bytes_of(written)}")
-    if read.device.kind == written.device.kind == "cpu":
-        ctypes.memmove(written.pointer, read.pointer, size)
-    else:
-        copy_on(written.device if read.device.kind == "cpu" else read.device, source, target)
-
-
-def copy_on(device: Device, source: Array | Place, target: Array | Place) -> None:
-    """`copy` by a graph on `device`, which reaches memory that this process cannot."""
-    _copier(device).bind({"x": flat(source)}, {"y": flat(target)}).run()
-
-
-@functools.cache
-def _copier(device: Device) -> Session:
-    return Session(COPY_GRAPH, device=device)
+def device_memory(size: int, device: Device) -> tuple[object, int]:
+    """Zeroed bytes on a device: their owner, and where they lie."""
+    value = onnxruntime.OrtValue.ortvalue_from_shape_and_type([size], np.uint8, device.kind, device.index)
+    value.update_inplace(np.zeros(size, np.uint8))
+    return value, value.data_ptr()
 
 
 def _inputs_on(device: Device, session: Any) -> set[str]:
@@ -326,15 +322,15 @@ def _options(threads: int, *, spin: bool, profile: Path | None) -> Any:
     return options
 
 
-def _run_options() -> Any:
+def _run_options(graph_id: int = -1) -> Any:
     options = onnxruntime.RunOptions()
     options.log_severity_level = _SILENT
-    # "No captured graph." Where nothing is said, its Python layer raises and catches to find out: 40 us for every run.
-    options.add_run_config_entry("gpu_graph_id", "-1")
+    # -1: no captured graph. Where nothing is said, its Python layer raises and catches to find out: 40 us for every run.
+    options.add_run_config_entry("gpu_graph_id", str(graph_id))
     return options
 
 
-def _providers(device: Device) -> list[str | tuple[str, dict[str, str]]]:
+def _providers(device: Device, *, capture: bool) -> list[str | tuple[str, dict[str, str]]]:
     if device.kind == "cpu":
         return [CPU]
     settings = {
@@ -344,6 +340,7 @@ def _providers(device: Device) -> list[str | tuple[str, dict[str, str]]]:
         "arena_extend_strategy": "kSameAsRequested",
         # Ten bits of mantissa would not reproduce the golden outputs.
         "use_tf32": "0",
+        "enable_cuda_graph": str(int(capture)),
     }
     return [(CUDA, settings), CPU]
 
@@ -361,9 +358,11 @@ def open_graph(
     threads: int = 1,
     spin: bool = True,
     replay: bool = True,
+    capture: bool = False,
 ) -> Session:
     """Open a graph of a package and replay its golden input: what opens gives the exporter's numbers.
 
+    `capture`: for captured bindings on CUDA, if the graph gives the same numbers by them; `Session.captures` says.
     Raises BrokenGraph, ForbiddenOperator, GoldenMismatch, DeviceUnavailable, and WrongDigest, ... for files that are
     not what they were when the package was opened.
     """
@@ -373,13 +372,24 @@ def open_graph(
     except KeyError:
         raise BrokenGraph(f"{manifest.name}:{manifest.version} has no graph {graph_name!r}") from None
     content = package.read(graph.file)
+
+    def opened(*, capture: bool) -> Session:
+        session = Session(
+            content, device=device, threads=threads, spin=spin, external=weights, capture=capture
+        )
+        golden.check_signature(graph, *session.declares())
+        if replay:
+            golden.replay(graph, package.read, session.rehearse)
+        return session
+
     try:
         found = check_graph(graph.file, content, manifest, package.limits)
         weights = {at: package.read(external_path(graph.file, at, manifest)) for at in sorted(found.external)}
-        session = Session(content, device=device, threads=threads, spin=spin, external=weights)
-        golden.check_signature(graph, *session.declares())
-        if replay:
-            golden.replay(graph, package.read, session.run)
+        if capture and device.kind == "cuda":
+            try:
+                return opened(capture=True)
+            except BrokenGraph as error:
+                logger.warning("%s: %s runs without captured graphs: %s", manifest.name, graph_name, error)
+        return opened(capture=False)
     except BrokenGraph as error:
         raise type(error)(f"{manifest.name}:{manifest.version}, graph {graph_name}: {error}") from error
-    return session

@@ -1,14 +1,16 @@
 """Writing small ONNX graphs and sealing them as packages: what `tests/packages.py` is made with."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from model_store.export import sampled
+from model_store.export.sampling import join
 from model_store.seal import seal
 from model_store.session import Session
 
@@ -16,6 +18,7 @@ Array: TypeAlias = NDArray[Any]
 
 _ONNX_TYPES: Final = {
     "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
     "int64": TensorProto.INT64,
     "int32": TensorProto.INT32,
 }
@@ -29,6 +32,7 @@ class Sketch:
         self.outputs: list[dict[str, Any]] = []
         self._nodes: list[NodeProto] = []
         self._constants: list[TensorProto] = []
+        self.finish: Callable[[ModelProto], ModelProto] | None = None
 
     def input(self, name: str, dtype: str, *shape: int | str, role: str | None = None) -> str:
         self.inputs.append({"name": name, "role": role or name, "dtype": dtype, "shape": list(shape)})
@@ -63,8 +67,31 @@ class Sketch:
         domains = {node.domain for node in self._nodes}
         opsets = [helper.make_opsetid(domain, 1 if domain else 20) for domain in sorted(domains)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="atelier-tests")
-        content: bytes = model.SerializeToString()
+        content: bytes = (self.finish(model) if self.finish else model).SerializeToString()
         return content
+
+    def sampled(self, *, branches: bool = True) -> None:
+        """Join the sampler to output `logits`: what tokens are chosen by."""
+        logits = next(each for each in self.outputs if each["name"] == "logits")
+        inputs, outputs = list(self.inputs), list(self.outputs)
+
+        def joined(model: ModelProto) -> ModelProto:
+            made = helper.make_graph(
+                model.graph.node,
+                model.graph.name,
+                [_value(tensor) for tensor in inputs],
+                [_value(tensor) for tensor in outputs],
+                model.graph.initializer,
+            )
+            model.graph.CopyFrom(made)
+            return join(model, branches=branches)
+
+        self.finish = joined
+        self.inputs = [*inputs, *(each.model_dump() for each in sampled.INPUTS)]
+        self.outputs = [
+            *(each.model_dump() for each in sampled.OUTPUTS),
+            *(each for each in outputs if each is not logits),
+        ]
 
 
 def _value(tensor: Mapping[str, Any]) -> Any:

@@ -17,7 +17,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from tests.graphs import Array, Sketch, build, npy
 
 VOCABULARY: Final = 256
-TOP: Final = 5
 CLASSES: Final = ("circle", "square", "cross")
 
 
@@ -43,24 +42,25 @@ def text(
     context: int = 64,
     eos_after: int | None = None,
     sharpness: float = 8.0,
+    half: bool = False,
+    branches: bool = True,
 ) -> Path:
     """The "+1" decoder over bytes: greedy continues "abc" with "defg...".
 
     What comes second shows the state. Without attention it is the number of tokens fed so far (mod 256), kept in
     `past.count` [batch, 1]. With attention it is the mean of all tokens so far, rounded down, which GroupQueryAttention
-    takes from its cache `past_key_values.0.key|value` [batch, 1, context, 8], written in place.
+    takes from its cache `past_key_values.0.key|value` [batch, 1, cache, 8], written in place.
     From the `eos_after`-th token on, token 0 (end of text) comes first instead.
     Probability of the first choice at temperature 1: about 0.91 with the default sharpness, falling with it.
+    `half`: with a float16 cache. `branches`: whether the sampler has control flow, which CUDA graphs do not allow.
     """
     sketch = Sketch()
     ids = sketch.input("input_ids", "int64", "batch", "time")
     select = sketch.input("select", "int64", "batch", "selected")
-    target = sketch.input("target", "int64", "batch", "selected")
-    temperature = sketch.input("temperature", "float32", "batch")
-    top_k = sketch.input("top_k", "int64", "batch")
-    top_p = sketch.input("top_p", "float32", "batch")
-    uniform = sketch.input("uniform", "float32", "batch")
-    place, runner_up, state = (_attend if attention else _count)(sketch, ids, select, context)
+    cache = "float16" if half else "float32"
+    place, runner_up, state = (
+        _attend(sketch, ids, select, cache) if attention else _count(sketch, ids, select)
+    )
     following = _wrap(sketch, sketch("Add", sketch("GatherElements", ids, select, axis=1), _int(sketch, 1)))
     if eos_after is not None:
         ended = sketch("GreaterOrEqual", place, _int(sketch, eos_after))
@@ -68,8 +68,12 @@ def text(
     logits = sketch("Add", _peak(sketch, following, sharpness), _peak(sketch, runner_up, sharpness / 2))
     # No two tokens are equally likely, so that only one order of tokens is right.
     logits = sketch("Sub", logits, sketch.constant(np.arange(VOCABULARY) * 1e-3, "float32"))
-    sampled = _sample(sketch, logits, temperature, top_k, top_p, uniform)
-    _report(sketch, logits, sampled, target)
+    sketch("Identity", logits, into=["logits"])
+    sketch.outputs.insert(
+        0,
+        {"name": "logits", "role": "logits", "dtype": "float32", "shape": ["batch", "selected", VOCABULARY]},
+    )
+    sketch.sampled(branches=branches)
     fields = {
         "task": "text-generation",
         "family": "transformer" if attention else "lstm",
@@ -83,7 +87,7 @@ def text(
             "eos_token_ids": [0],
         },
     }
-    graphs = {"step": (sketch, _text_feeds(attention, context))}
+    graphs = {"step": (sketch, _text_feeds(attention, cache))}
     return build(
         folder, name, version, fields, graphs, {"tokenizer.json": byte_tokenizer().to_str().encode()}
     )
@@ -100,7 +104,7 @@ def byte_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def _count(sketch: Sketch, ids: str, select: str, context: int) -> tuple[str, str, list[dict[str, Any]]]:
+def _count(sketch: Sketch, ids: str, select: str) -> tuple[str, str, list[dict[str, Any]]]:
     """State: how many tokens were fed. Place of each selected token, counted from 1; the same mod 256; the state."""
     past = sketch.input("past.count", "float32", "batch", 1)
     time = sketch("Cast", sketch("Shape", ids, start=1, end=2), to=TensorProto.FLOAT)
@@ -111,17 +115,19 @@ def _count(sketch: Sketch, ids: str, select: str, context: int) -> tuple[str, st
     return place, _wrap(sketch, place), [{"past": "past.count", "present": "present.count", "shape": [1]}]
 
 
-def _attend(sketch: Sketch, ids: str, select: str, context: int) -> tuple[str, str, list[dict[str, Any]]]:
+def _attend(sketch: Sketch, ids: str, select: str, dtype: str) -> tuple[str, str, list[dict[str, Any]]]:
     """State: a cache of token ids, averaged by attention. Place of each selected token; the mean; the state."""
     lengths = sketch.input("seqlens_k", "int32", "batch")
     total = sketch.input("total_sequence_length", "int32")
     names = ("past_key_values.0.key", "past_key_values.0.value")
     present = ("present.0.key", "present.0.value")
-    cache = [sketch.input(name, "float32", "batch", 1, context, 8) for name in names]
+    cache = [sketch.input(name, dtype, "batch", 1, "cache", 8) for name in names]
     tokens = sketch("Unsqueeze", sketch("Cast", ids, to=TensorProto.FLOAT), sketch.constant([2], "int64"))
     value = sketch("Mul", tokens, sketch.constant(np.ones(8), "float32"))
     key = sketch("Div", value, sketch.constant(VOCABULARY, "float32"))
     query = sketch("Mul", value, sketch.constant(0, "float32"))  # equal attention to every place
+    kind = TensorProto.FLOAT16 if dtype == "float16" else TensorProto.FLOAT
+    query, key, value = (sketch("Cast", each, to=kind) for each in (query, key, value))
     inputs = (query, key, value, *cache, lengths, total)
     mixed = sketch(
         "GroupQueryAttention",
@@ -132,7 +138,8 @@ def _attend(sketch: Sketch, ids: str, select: str, context: int) -> tuple[str, s
         kv_num_heads=1,
     )
     for name in present:
-        sketch.output(name, "float32", "batch", 1, context, 8)
+        sketch.output(name, dtype, "batch", 1, "cache", 8)
+    mixed = sketch("Cast", mixed, to=TensorProto.FLOAT)
     mean = sketch("GatherElements", sketch("Gather", mixed, _int(sketch, 0), axis=2), select, axis=1)
     runner_up = sketch("Floor", sketch("Add", mean, sketch.constant(0.01, "float32")))
     last = sketch("Sub", sketch("Cast", lengths, to=TensorProto.INT64), sketch("Shape", ids, start=1, end=2))
@@ -140,54 +147,10 @@ def _attend(sketch: Sketch, ids: str, select: str, context: int) -> tuple[str, s
     place = sketch("Add", sketch("Add", before, select), _int(sketch, 1))
     pairs = zip(names, present, strict=True)
     state = [
-        {"past": past, "present": new, "shape": [1, context, 8], "in_place": True} for past, new in pairs
+        {"past": past, "present": new, "shape": [1, "cache", 8], "dtype": dtype, "in_place": True}
+        for past, new in pairs
     ]
     return place, sketch("Cast", runner_up, to=TensorProto.INT64), state
-
-
-def _sample(sketch: Sketch, logits: str, temperature: str, top_k: str, top_p: str, uniform: str) -> str:
-    """Token ids [batch, selected]: the inverse of the cumulated probabilities, most probable first; arg max at 0."""
-    everywhere = sketch.constant([1, 2], "int64")
-    heat, most, mass, at = (sketch("Unsqueeze", x, everywhere) for x in (temperature, top_k, top_p, uniform))
-    scaled = sketch("Div", logits, sketch("Max", heat, sketch.constant(1e-6, "float32")))
-    sketch("TopK", scaled, sketch.constant([VOCABULARY], "int64"), into=["ordered", "order"], axis=2)
-    rank = sketch.constant(np.arange(VOCABULARY).reshape(1, 1, -1), "int64")
-    unlimited = sketch("Equal", most, _int(sketch, 0))
-    kept = sketch("Or", unlimited, sketch("Less", rank, most))
-    limited = sketch("Where", kept, "ordered", sketch.constant(-1e9, "float32"))
-    shares = sketch("Softmax", limited, axis=2)
-    axis = sketch.constant(2, "int64")
-    inside = sketch("Less", sketch("CumSum", shares, axis, exclusive=1), mass)
-    shares = sketch("Where", inside, shares, sketch.constant(0, "float32"))
-    reached = sketch("CumSum", shares, axis)
-    wanted = sketch("Mul", at, sketch("ReduceSum", shares, sketch.constant([2], "int64"), keepdims=1))
-    below = sketch("Cast", sketch("LessOrEqual", reached, wanted), to=TensorProto.INT64)
-    chosen = sketch("ReduceSum", below, sketch.constant([2], "int64"), keepdims=1)
-    chosen = sketch("Min", chosen, _int(sketch, VOCABULARY - 1))
-    drawn = sketch(
-        "Squeeze", sketch("GatherElements", "order", chosen, axis=2), sketch.constant([2], "int64")
-    )
-    greedy = sketch(
-        "Unsqueeze",
-        sketch("Equal", temperature, sketch.constant(0, "float32")),
-        sketch.constant([1], "int64"),
-    )
-    return sketch("Where", greedy, sketch("ArgMax", logits, axis=2, keepdims=0), drawn)
-
-
-def _report(sketch: Sketch, logits: str, sampled: str, target: str) -> None:
-    """The outputs of the text contract: forced tokens win over sampled ones."""
-    forced = sketch("GreaterOrEqual", target, _int(sketch, 0))
-    token = sketch("Where", forced, target, sampled, into=["token"])
-    likely = sketch("LogSoftmax", logits, axis=2)
-    last = sketch.constant([2], "int64")
-    of_token = sketch("GatherElements", likely, sketch("Unsqueeze", token, last), axis=2)
-    sketch("Squeeze", of_token, last, into=["logprob"])
-    sketch("TopK", likely, sketch.constant([TOP], "int64"), into=["top_logprob", "top_token"], axis=2)
-    sketch.output("token", "int64", "batch", "selected")
-    sketch.output("logprob", "float32", "batch", "selected")
-    sketch.output("top_token", "int64", "batch", "selected", TOP)
-    sketch.output("top_logprob", "float32", "batch", "selected", TOP)
 
 
 def _peak(sketch: Sketch, token: str, height: float) -> str:
@@ -203,7 +166,7 @@ def _int(sketch: Sketch, value: int) -> str:
     return sketch.constant(value, "int64")
 
 
-def _text_feeds(attention: bool, context: int) -> dict[str, Array]:
+def _text_feeds(attention: bool, dtype: str) -> dict[str, Array]:
     """Two rows of three tokens, one greedy and one sampled, their last two places selected, one token forced."""
     feeds: dict[str, Array] = {
         "input_ids": np.array([[97, 98, 99], [254, 255, 0]], np.int64),
@@ -212,11 +175,19 @@ def _text_feeds(attention: bool, context: int) -> dict[str, Array]:
         "temperature": np.array([0, 1], np.float32),
         "top_k": np.array([0, 40], np.int64),
         "top_p": np.array([1, 0.9], np.float32),
+        "min_p": np.zeros(2, np.float32),
         "uniform": np.array([0, 0.5], np.float32),
+        "edit_token": np.array([[5], [6]], np.int64),
+        "edit_scale": np.full((2, 1), 1.5, np.float32),
+        "edit_add": np.full((2, 1), -1, np.float32),
+        "mask_row": np.array([1], np.int64),
+        "mask": np.full((1, VOCABULARY // 32), -1, np.int32),
+        "candidates": np.zeros(128, np.int64),
+        "alternatives": np.zeros(3, np.int64),
     }
     if not attention:
         return feeds | {"past.count": np.array([[0], [7]], np.float32)}
-    cache = np.zeros((2, 1, context, 8), np.float32)
+    cache = np.zeros((2, 1, 8, 8), dtype)
     lengths = {"seqlens_k": np.array([2, 2], np.int32), "total_sequence_length": np.array(3, np.int32)}
     return feeds | lengths | {"past_key_values.0.key": cache, "past_key_values.0.value": cache}
 

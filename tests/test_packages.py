@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_store.session import StateBuffer, open_graph
+from model_store.session import open_graph
+from model_store.state import StateBuffer
 from model_store.store import Store
 from tests import packages
 from tests.graphs import Array
@@ -26,7 +27,15 @@ def text_feeds(rows: list[list[int]], **changes: Array) -> dict[str, Array]:
         "temperature": np.zeros(count, np.float32),
         "top_k": np.zeros(count, np.int64),
         "top_p": np.ones(count, np.float32),
+        "min_p": np.zeros(count, np.float32),
         "uniform": np.zeros(count, np.float32),
+        "edit_token": np.zeros((count, 0), np.int64),
+        "edit_scale": np.ones((count, 0), np.float32),
+        "edit_add": np.zeros((count, 0), np.float32),
+        "mask_row": np.zeros(0, np.int64),
+        "mask": np.zeros((0, 8), np.int32),
+        "candidates": np.zeros(256, np.int64),
+        "alternatives": np.zeros(20, np.int64),
     }
     return feeds | changes
 
@@ -83,8 +92,7 @@ def test_top_k_and_top_p_narrow_the_choice(
 
 def test_the_uniform_number_decides_by_the_inverse_of_the_cumulated_probabilities(store: Store) -> None:
     step = open_graph(store.open("tiny-text"), "step")
-    warm = {"temperature": np.array([1], np.float32)}
-    feeds = counted([list(b"abc")], **warm)
+    feeds = counted([list(b"abc")], temperature=np.array([1], np.float32), top_k=np.array([256]))
     share = float(np.exp(step.run(feeds, ["logprob"])[0][0, 0]))
     for uniform, expected in ((0, ord("d")), (share - 0.01, ord("d")), (share + 0.005, 3), (0.99999, 255)):
         token = step.run(feeds | {"uniform": np.array([uniform], np.float32)}, ["token"])[0]
@@ -109,7 +117,7 @@ def test_attention_writes_its_cache_in_place_row_by_row(store: Store) -> None:
             seqlens_k=np.array(lengths, np.int32) - 1,
             total_sequence_length=np.array(max(lengths), np.int32),
         )
-        token, top = np.zeros((len(rows), 1), np.int64), np.zeros((len(rows), 1, 5), np.int64)
+        token, top = np.zeros((len(rows), 1), np.int64), np.zeros((len(rows), 1, 20), np.int64)
         here = {
             f"0.{kind}": buffer.place(first, len(rows)) for kind, buffer in (("key", keys), ("value", values))
         }

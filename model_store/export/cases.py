@@ -110,6 +110,12 @@ def bind(tensors: Sequence[Tensor], arrays: Mapping[str, Array]) -> dict[str, in
     return sizes
 
 
+def only(tensors: Sequence[Tensor], arrays: Mapping[str, Array]) -> Case:
+    """The arrays that these tensors describe."""
+    names = {each.name for each in tensors}
+    return {name: array for name, array in arrays.items() if name in names}
+
+
 def at(sizes: Mapping[str, int]) -> str:
     """Say where in the space of shapes: `batch 2, time 4`."""
     return ", ".join(f"{name} {size}" for name, size in sizes.items()) or "its fixed shape"

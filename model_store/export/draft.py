@@ -6,7 +6,7 @@ A reference model (`model_store.zoo`) makes its draft itself; `atelier export` m
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -14,11 +14,13 @@ from model_store.export.errors import DraftError
 from model_store.manifest import (
     Capability,
     DType,
+    Encoder,
     Family,
     Image,
     Measure,
     Name,
     Provenance,
+    Quantization,
     Scoring,
     Task,
     Tensor,
@@ -63,8 +65,14 @@ class GraphDraft:
     `cases` is a `module:function` without arguments that returns `list[dict[str, np.ndarray]]`: the inputs, by name, that the
     graph is compared on with what `oracle` (a factory like `factory`, which it defaults to) computes in eager torch. Every
     named dimension must take two sizes among them, and the first case becomes the golden pair: keep it small, and free
-    of ties where outputs are integers. Without `cases`, random inputs are made from `inputs`: `ranges` holds the values they
+    of ties where outputs are integers. With `sampled` the module returns `logits` [batch, selected, vocabulary] in the place of the
+    tokens, and the sampler of `model_store.export.sampling` is joined to them: its inputs and outputs
+    (`model_store.export.sampled`) are among the declared ones. With `source`, a folder of somebody else's making, `factory`,
+    `oracle` and `cases` take it as their one argument. Without `cases`, random inputs are made from `inputs`: `ranges` holds the values they
     may take (standard normal, or 0 and 1 for integers, unless given) and `sizes` two sizes per named dimension.
+
+    With `stored` float16 the float32 weights are rounded to it and the file holds them so; the graph still computes in float32,
+    and is compared with a module whose weights are rounded as well.
     """
 
     factory: str
@@ -76,6 +84,9 @@ class GraphDraft:
     oracle: str | None = None
     ranges: Mapping[str, Range] = field(default_factory=dict)
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    sampled: bool = False
+    source: Path | None = None
+    stored: Literal["float32", "float16"] = "float32"
 
 
 @dataclass(frozen=True)
@@ -92,6 +103,8 @@ class Draft:
     graphs: Mapping[str, GraphDraft]
     files: Mapping[str, bytes] = field(default_factory=dict)
     text: Text | None = None
+    encoder: Encoder | None = None
+    quantization: Quantization | None = None
     image: Image | None = None
     scoring: Scoring | None = None
     quality: Mapping[str, Measure] = field(default_factory=dict)

@@ -4,7 +4,8 @@ ExportError
 |-- ToolsMissing    torch or another exporting tool is not installed
 |-- DraftError      the draft contradicts itself or its examples
 |-- GraphFailed     the subprocess could not make the graph
-`-- ParityError     ONNX Runtime and torch disagree
+|-- ParityError     ONNX Runtime and torch disagree
+`-- QualityLost     rounding the weights costs more than its limit
 """
 
 from collections.abc import Sequence
@@ -56,3 +57,7 @@ class ParityError(ExportError):
         self.expected = expected
         self.found = found
         self.error = error
+
+
+class QualityLost(ExportError):
+    """Rounding the weights costs more than its limit."""

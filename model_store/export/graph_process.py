@@ -27,7 +27,8 @@ _JOB: Final = TypeAdapter(GraphDraft)
 class TorchRun:
     """What a module computed in torch: `outputs[i]` for `cases[i]`; `graph` is None where it was only run.
 
-    `parameters` counts the numbers the module has learned, `versions` names the tools.
+    `parameters` counts the numbers the module has learned, `versions` names the tools; `tolerance` is the relative and the
+    absolute one within which the first case must be reproduced wherever the graph is opened.
     """
 
     folder: Path
@@ -36,6 +37,7 @@ class TorchRun:
     graph: Path | None
     parameters: int
     versions: dict[str, str]
+    tolerance: tuple[float, float] = (1e-3, 1e-4)
 
 
 def check_tools() -> None:

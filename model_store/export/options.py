@@ -5,7 +5,7 @@ Knows what each task's programs need of a graph, not how they run it.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, get_args
 
@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 from tokenizers import Tokenizer
 
+from model_store.export import sampled
 from model_store.export.cases import Array, bind, dimensions
 from model_store.export.draft import Draft, GraphDraft, Range, check_name
 from model_store.export.errors import DraftError
@@ -105,8 +106,11 @@ def complete(options: Options, graph: GraphDraft, run: TorchRun) -> Draft:
         _pairs("--output", options.outputs),
     )
     by_role = {each.role: each for each in (*graph.inputs, *outputs)}
-    finished = GraphDraft(**{**vars(graph), "outputs": tuple(outputs)})
-    text = _text(options, finished) if options.task == "text-generation" else None
+    finished = replace(graph, outputs=tuple(outputs))
+    text = None
+    if options.task == "text-generation":
+        text = _text(options, finished)
+        finished = _sampled(finished)
     return Draft(
         name=options.name,
         task=options.task,
@@ -202,15 +206,35 @@ def _image(options: Options, by_role: Mapping[str, Tensor], run: TorchRun) -> Im
     )
 
 
+def _sampled(graph: GraphDraft) -> GraphDraft:
+    """The graph with the sampler in the place of its logits."""
+    first, *state = graph.outputs
+    if first.role != "logits":
+        raise DraftError("a text model must return its logits first, its state after them")
+    return replace(
+        graph,
+        inputs=(*graph.inputs, *sampled.INPUTS),
+        outputs=(*sampled.OUTPUTS, *state),
+        sampled=True,
+    )
+
+
 def _text(options: Options, graph: GraphDraft) -> Text:
     if options.tokenizer is None or options.context is None:
         raise DraftError("text generation needs --tokenizer tokenizer.json and --context TOKENS")
     names = {each.role: each.name for each in graph.outputs}
+    logits = next(each for each in graph.outputs if each.role == "logits")
+    vocabulary = logits.shape[-1]
+    known = Tokenizer.from_file(str(options.tokenizer)).get_vocab_size()
+    if not isinstance(vocabulary, int) or vocabulary < known:
+        raise DraftError(
+            f"the tokenizer has {known} tokens, the logits {vocabulary}: they do not belong together"
+        )
     states = [each for each in graph.inputs if each.role.startswith("past")]
     attention = "seqlens_k" in {each.role for each in graph.inputs}
     return Text(
         tokenizer="tokenizer.json",
-        vocabulary=Tokenizer.from_file(str(options.tokenizer)).get_vocab_size(),
+        vocabulary=vocabulary,
         context=options.context,
         state=tuple(_state(each, names, in_place=attention) for each in states),
         attention=attention,

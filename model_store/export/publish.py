@@ -80,7 +80,8 @@ def _add_graph(folder: Path, name: str, graph: GraphDraft, run: TorchRun) -> Gra
     shutil.copyfile(graph_process.graph_file(run.folder), folder / paths["file"])
     shutil.copyfile(graph_process.inputs_file(run.folder, 0), folder / paths["inputs"])
     shutil.copyfile(graph_process.outputs_file(run.folder, 0), folder / paths["outputs"])
-    golden = Golden(inputs=paths["inputs"], outputs=paths["outputs"])
+    rtol, atol = run.tolerance
+    golden = Golden(inputs=paths["inputs"], outputs=paths["outputs"], rtol=rtol, atol=atol)
     return Graph(file=paths["file"], inputs=graph.inputs, outputs=graph.outputs, golden=golden)
 
 
@@ -88,6 +89,8 @@ def _fields(draft: Draft, number: str) -> dict[str, Any]:
     """What the draft itself says in the manifest, as JSON values."""
     parts = {
         "text": draft.text,
+        "encoder": draft.encoder,
+        "quantization": draft.quantization,
         "image": draft.image,
         "scoring": draft.scoring,
         "provenance": draft.provenance,

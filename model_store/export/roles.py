@@ -16,18 +16,15 @@ GRAPH_NAMES: Final[Mapping[Task, str]] = {
 }
 """The graph that a task's programs look for; other tasks have one called `forward`."""
 
-SAMPLING_INPUTS: Final = ("input_ids", "select", "target", "temperature", "top_k", "top_p", "uniform")
-SAMPLING_OUTPUTS: Final = ("token", "logprob", "top_token", "top_logprob")
-
 NEEDED_INPUTS: Final[Mapping[Task, tuple[str, ...]]] = {
     "reconstruction": ("input",),
     "image-generation": ("noise",),
-    "text-generation": SAMPLING_INPUTS,
+    "text-generation": ("input_ids", "select"),
 }
 NEEDED_OUTPUTS: Final[Mapping[Task, tuple[str, ...]]] = {
     "reconstruction": ("reconstruction",),
     "image-generation": ("output",),
-    "text-generation": SAMPLING_OUTPUTS,
+    "text-generation": ("logits",),
 }
 _CAPABILITIES: Final[Mapping[Task, Capability]] = {
     "text-generation": "complete",
@@ -85,6 +82,7 @@ def assign_outputs(
             **dict.fromkeys(("latent", "spread", "error_map"), _never),
         },
         "image-generation": {"output": _floating},
+        "text-generation": {"logits": lambda tensor: tensor.shape[:2] == ("batch", "selected")},
     }
     return _assign("--output", tensors, said, NEEDED_OUTPUTS.get(task, ()), guesses.get(task, {}))
 

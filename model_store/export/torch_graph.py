@@ -25,9 +25,22 @@ from safetensors.torch import load_model
 from torch import nn
 
 from model_store.export import graph_process
-from model_store.export.cases import Array, Case, at, bind, check_cases, random_cases, trace_example
+from model_store.export.cases import (
+    SEED,
+    Array,
+    Case,
+    at,
+    bind,
+    check_cases,
+    only,
+    random_cases,
+    trace_example,
+)
 from model_store.export.draft import GraphDraft
 from model_store.export.errors import ExportError, GraphFailed
+from model_store.export.sampled import controls, sample, unsampled
+from model_store.export.sampling import join
+from model_store.export.stored import round_weights, store_halves
 from model_store.manifest import Tensor
 
 MAX_GRAPH_BYTES = 2**31 - 1
@@ -72,7 +85,7 @@ def named_outputs(result: object, names: Sequence[str]) -> dict[str, torch.Tenso
     return {name: found[name] for name in names or found}
 
 
-def resolve(spec: str) -> Callable[[], Any]:
+def resolve(spec: str) -> Callable[..., Any]:
     """Import `module:function`. Raises GraphFailed when there is no such thing."""
     name, _, attribute = spec.partition(":")
     try:
@@ -81,12 +94,12 @@ def resolve(spec: str) -> Callable[[], Any]:
         raise GraphFailed(f"{spec!r} cannot be imported: {error}") from error
     except AttributeError as error:
         raise GraphFailed(f"module {name!r} has no {attribute!r}") from error
-    return cast("Callable[[], Any]", found)
+    return cast("Callable[..., Any]", found)
 
 
-def build(factory: str) -> nn.Module:
+def build(factory: str, *source: Path) -> nn.Module:
     """Make the module, in evaluation mode. Raises GraphFailed if the factory makes something else."""
-    module = resolve(factory)()
+    module = resolve(factory)(*source)
     if not isinstance(module, nn.Module):
         raise GraphFailed(f"{factory} returned a {type(module).__name__}, not a torch.nn.Module")
     return module.eval()
@@ -150,6 +163,9 @@ def clean(model: onnx_ir.Model, graph: GraphDraft) -> onnx.ModelProto:
     """Drop what only a debugger reads, which may be most of a small file, and declare the draft's shapes."""
     ClearMetadataAndDocStringPass()(model)
     model.graph.name = graph.method
+    _yield_names(model)
+    if graph.stored == "float16":
+        store_halves(model)
     size = sum(
         value.const_value.nbytes
         for value in model.graph.initializers.values()
@@ -173,28 +189,48 @@ def clean(model: onnx_ir.Model, graph: GraphDraft) -> onnx.ModelProto:
     return proto
 
 
+def _yield_names(model: onnx_ir.Model) -> None:
+    """Rename values inside that the exporter gave the name of an input or output: `embedding` is an operator's as well."""
+    ends = {*model.graph.inputs, *model.graph.outputs}
+    taken = {value.name for value in ends}
+    for node in model.graph:
+        for value in node.outputs:
+            if value.name in taken and value not in ends:
+                value.name = f"{value.name}.inside"
+
+
 def work(folder: Path, stage: Callable[[str], None], *, only_run: bool) -> None:
     """Do the job in `folder`: write every case's inputs and outputs, and unless `only_run` the graph."""
     graph = graph_process.read_job(folder)
     stage("build the module")
-    module = build(graph.factory)
-    oracle = build(graph.oracle) if graph.oracle else module
+    source = (graph.source,) if graph.source else ()
+    module = build(graph.factory, *source)
+    oracle = build(graph.oracle, *source) if graph.oracle else module
     if graph.weights:
         stage("load the weights")
         for each in {id(module): module, id(oracle): oracle}.values():
             load_weights(each, graph.weights)
+            if graph.stored == "float16":
+                round_weights(each)
+    traced = unsampled(graph) if graph.sampled else graph
+    names = [each.name for each in traced.outputs]
     stage("make example inputs")
-    cases = resolve(graph.cases)() if graph.cases else random_cases(graph)
-    check_cases(graph, cases)
-    names = [each.name for each in graph.outputs]
+    cases = resolve(graph.cases)(*source) if graph.cases else random_cases(traced)
+    check_cases(traced, [only(traced.inputs, case) for case in cases] if graph.sampled else cases)
     for place, inputs in enumerate(cases):
-        stage(f"run the module in torch at {at(bind(graph.inputs, inputs))}")
-        outputs = run_case(Entry(oracle, graph.method, names), graph.inputs, inputs)
+        stage(f"run the module in torch at {at(bind(traced.inputs, inputs))}")
+        outputs = run_case(Entry(oracle, graph.method, names), traced.inputs, inputs)
+        if graph.sampled:
+            logits = outputs.pop("logits")
+            traced = unsampled(graph, logits.shape[-1])
+            inputs = controls(logits, SEED + place) | inputs  # noqa: PLW2901 - what a case leaves to us
+            outputs = sample(logits, inputs) | outputs
         np.savez_compressed(graph_process.inputs_file(folder, place), allow_pickle=False, **inputs)
         np.savez_compressed(graph_process.outputs_file(folder, place), allow_pickle=False, **outputs)
     if not only_run:
         stage("export with torch.onnx")
-        onnx.save_model(export(Entry(module, graph.method, names), graph), graph_process.graph_file(folder))
+        exported = export(Entry(module, graph.method, names), traced)
+        onnx.save_model(join(exported) if graph.sampled else exported, graph_process.graph_file(folder))
     versions = {name: version(name) for name in TOOLS} | {"python": platform.python_version()}
     report = {"versions": versions, "parameters": sum(each.numel() for each in module.parameters())}
     (folder / "report.json").write_text(json.dumps(report))

@@ -8,7 +8,7 @@ character on the held-out text (nanoGPT publishes 1.47 for 10.65 M parameters).
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -23,9 +23,9 @@ from model_store.manifest import State, Text
 from model_store.zoo import text
 from model_store.zoo.text_graph import (
     SAMPLED_INPUTS,
+    SAMPLED_OUTPUTS,
     Arrays,
     sampled_case,
-    sampled_outputs,
     state_inputs,
     state_outputs,
 )
@@ -152,7 +152,7 @@ def train(
 
 def states(config: Config = SIZES) -> tuple[State, ...]:
     """One row's keys and values of every layer, written in place."""
-    shape = (config.kv_heads, config.context, config.head_dim)
+    shape: tuple[int | Literal["cache"], ...] = (config.kv_heads, "cache", config.head_dim)
     return tuple(
         State(
             past=f"past_key_values.{layer}.{part}",
@@ -170,7 +170,7 @@ def cases(config: Config = SIZES) -> list[Arrays]:
     generator = np.random.default_rng(0)
     full = config.context
     return [
-        _case(generator, config, (3,), time=3, forced=False),
+        _case(generator, config, (3,), time=3, forced=False, cache=8),
         _case(generator, config, (full // 4,), time=7, forced=True),
         _case(generator, config, (full,), time=full // 2, forced=False),
         _case(generator, config, (4, full, full // 3), time=1, forced=False),
@@ -178,13 +178,19 @@ def cases(config: Config = SIZES) -> list[Arrays]:
 
 
 def _case(
-    generator: np.random.Generator, config: Config, lengths: tuple[int, ...], *, time: int, forced: bool
+    generator: np.random.Generator,
+    config: Config,
+    lengths: tuple[int, ...],
+    *,
+    time: int,
+    forced: bool,
+    cache: int | None = None,
 ) -> Arrays:
     case = sampled_case(generator, config.vocabulary, len(lengths), time, forced=forced)
     case["seqlens_k"] = np.array(lengths, np.int32) - 1
     case["total_sequence_length"] = np.array(max(lengths), np.int32)
     for state in states(config):
-        past = np.zeros((len(lengths), *state.shape), np.float32)
+        past = np.zeros((len(lengths), config.kv_heads, cache or config.context, config.head_dim), np.float32)
         for row, length in enumerate(lengths):
             filled = (config.kv_heads, length - time, config.head_dim)
             past[row, :, : length - time] = generator.standard_normal(filled, np.float32)
@@ -199,8 +205,9 @@ def graph(weights: Path, config: Config = SIZES) -> GraphDraft:
         factory="model_store.zoo.shakespeare_gpt:step_module",
         weights=weights,
         inputs=(*SAMPLED_INPUTS, *lengths, *state_inputs(states(config))),
-        outputs=(*sampled_outputs(config.vocabulary), *state_outputs(states(config))),
+        outputs=(*SAMPLED_OUTPUTS, *state_outputs(states(config))),
         cases="model_store.zoo.shakespeare_gpt:cases",
+        sampled=True,
     )
 
 

@@ -17,12 +17,11 @@ from torch import Tensor, nn
 from model_store.export.draft import Draft, GraphDraft, Progress
 from model_store.manifest import State, Text
 from model_store.zoo import text
-from model_store.zoo.sampler import Controls, Sampler
 from model_store.zoo.text_graph import (
     SAMPLED_INPUTS,
+    SAMPLED_OUTPUTS,
     Arrays,
     sampled_case,
-    sampled_outputs,
     state_inputs,
     state_outputs,
 )
@@ -88,31 +87,20 @@ class CharacterLSTM(nn.Module):
 
 
 class Step(nn.Module):
-    """The graph that serves: new bytes of each row and its state -> the next bytes, chosen, and the state after them."""
+    """The graph that serves: new bytes of each row and its state -> logits, and the state after them."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.model = CharacterLSTM(config)
-        self.sampler = Sampler()
 
-    def forward(  # noqa: PLR0917 - a graph takes its inputs by position
-        self,
-        input_ids: Tensor,
-        select: Tensor,
-        target: Tensor,
-        temperature: Tensor,
-        top_k: Tensor,
-        top_p: Tensor,
-        uniform: Tensor,
-        past_h: Tensor,
-        past_c: Tensor,
+    def forward(
+        self, input_ids: Tensor, select: Tensor, past_h: Tensor, past_c: Tensor
     ) -> tuple[Tensor, ...]:
-        """`input_ids` i64 [batch, time], `select` i64 [batch, selected], `past` f32 [batch, layers, hidden]; see `Controls`."""
+        """`input_ids` i64 [batch, time], `select` i64 [batch, selected], `past` f32 [batch, layers, hidden]."""
         h, c = (state.transpose(0, 1).contiguous() for state in (past_h, past_c))
         x, h, c = self.model.hidden(input_ids, h, c)
         chosen = x.gather(1, select[..., None].expand(-1, -1, x.shape[-1]))
-        sampled = self.sampler(self.model.head(chosen), Controls(target, temperature, top_k, top_p, uniform))
-        return (*sampled, h.transpose(0, 1), c.transpose(0, 1))
+        return self.model.head(chosen), h.transpose(0, 1), c.transpose(0, 1)
 
 
 def step_module() -> Step:
@@ -197,7 +185,7 @@ def cases(config: Config = Config()) -> list[Arrays]:
     for batch, time, forced in ((1, 1, False), (1, 9, True), (3, 1, False)):
         case = sampled_case(generator, config.vocabulary, batch, time, forced=forced)
         for state in states(config):
-            past = generator.uniform(-1, 1, (batch, *state.shape)).astype(np.float32)
+            past = generator.uniform(-1, 1, (batch, config.layers, config.hidden)).astype(np.float32)
             case[state.past] = past if batch > 1 else np.zeros_like(past)
         made.append(case)
     return made
@@ -225,8 +213,9 @@ def draft(trained: Step, data: Path, work: Path, progress: Progress, recipe: Rec
                 factory="model_store.zoo.shakespeare_lstm:step_module",
                 weights=weights,
                 inputs=(*SAMPLED_INPUTS, *state_inputs(states(config))),
-                outputs=(*sampled_outputs(config.vocabulary), *state_outputs(states(config))),
+                outputs=(*SAMPLED_OUTPUTS, *state_outputs(states(config))),
                 cases="model_store.zoo.shakespeare_lstm:cases",
+                sampled=True,
             )
         },
         files={"tokenizer.json": text.byte_tokenizer().to_str().encode()},

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model_store.zoo.sampler import Controls, Sampler
 from model_store.zoo.training import dropout
 
 Cache = tuple[Tensor, Tensor]
@@ -188,27 +187,21 @@ class Transformer(nn.Module):
 
 
 class Step(nn.Module):
-    """The graph that serves: new tokens of each row and its cache -> the next tokens, chosen, and the cache with them."""
+    """The graph that serves, but for the sampler: new tokens of each row and its cache -> logits, and the cache with them."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.model = Transformer(config)
-        self.sampler = Sampler()
 
-    def forward(  # noqa: PLR0917 - a graph takes its inputs by position
+    def forward(
         self,
         input_ids: Tensor,
         select: Tensor,
-        target: Tensor,
-        temperature: Tensor,
-        top_k: Tensor,
-        top_p: Tensor,
-        uniform: Tensor,
         seqlens_k: Tensor,
         total_sequence_length: Tensor,
         *past: Tensor,
     ) -> tuple[Tensor, ...]:
-        """`input_ids` and `select` are i64 [batch, time] and [batch, selected]; see `Controls`, `Lengths` and `Cache`.
+        """`input_ids` and `select` are i64 [batch, time] and [batch, selected]; see `Lengths` and `Cache`.
 
         `past` holds the layers' keys and values in turn. Several new tokens on top of a past need batch 1.
         """
@@ -226,5 +219,4 @@ class Step(nn.Module):
             present.extend(after)
         chosen = x.gather(1, select[..., None].expand(-1, -1, x.shape[-1]))
         logits = F.linear(model.norm(chosen), model.embedding.weight)
-        sampled = self.sampler(logits, Controls(target, temperature, top_k, top_p, uniform))
-        return (*sampled, *present)
+        return (logits, *present)

@@ -19,7 +19,10 @@ from model_store.errors import (
     DeviceUnavailable,
     RunFailed,
 )
-from model_store.session import Device, Session, choose_device
+from model_store.session import Binding, Device, Session, choose_device, open_graph
+from model_store.state import StateBuffer
+from model_store.store import Store
+from tests import packages
 from tests.graphs import Array, Sketch
 
 
@@ -315,6 +318,177 @@ def best(work: object, repeats: int = 5, runs: int = 50) -> float:
     return min(seconds)
 
 
+# -- captured bindings: all of it but the capture itself runs on a CPU as well ---------------------------------------
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs read no host array where it lies."""
+    monkeypatch.setattr(module, "_inputs_on", lambda _, opened: {node.name for node in opened.get_inputs()})
+
+
+@pytest.mark.usefixtures("away")
+@pytest.mark.parametrize("capture", [False, True])
+def test_a_twin_is_what_its_array_is_at_every_run(capture: bool) -> None:
+    x, y, total = np.zeros((2, 3), np.float32), np.empty((2, 3), np.float32), np.zeros((), np.float32)
+    binding = Session(graph()).bind({"x": x}, {"y": y, "sum": total}, capture=capture)
+    for value in (0, 1, 1, 5, np.nan, 0):
+        x[:] = value
+        binding.run()
+        np.testing.assert_array_equal(y, value + 1)
+        np.testing.assert_array_equal(total, value * 6)
+
+
+@pytest.mark.usefixtures("away")
+@pytest.mark.parametrize("rows", [0, 1, 4, module._SMALL])
+def test_twins_of_any_size(rows: int) -> None:
+    x, y = np.ones((rows, 3), np.float32), np.empty((rows, 3), np.float32)
+    binding = Session(graph()).bind({"x": x}, {"y": y}, capture=True)
+    for value in (1, 2):
+        x[:] = value
+        binding.run()
+        assert (y == value + 1).all()
+
+
+@pytest.mark.usefixtures("away")
+def test_what_is_written_where_it_is_read_stays_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = np.zeros((2, 3), np.float32)
+    binding = Session(graph()).bind({"x": both}, {"y": both}, capture=True)
+    (twin,) = binding._twins.values()
+    binding.run()
+    with monkeypatch.context() as patch:
+        patch.setattr(twin, "value", None)  # no copy to it
+        twin.push()
+    binding.run()
+    assert (both == 2).all()
+    both[0] = 7  # the host has a say
+    binding.run()
+    assert both[:, 0].tolist() == [8, 3]
+
+
+@pytest.mark.usefixtures("away")
+def test_a_capture_of_several_passes_is_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first run of a captured graph goes through it more than once, and would add 1 as often."""
+    both = np.zeros((2, 3), np.float32)
+    opened = Session(graph())
+    run, seen = opened._session.run_with_iobinding, set[int]()
+
+    def capturing(binding: object, options: object) -> None:
+        for _ in range(1 if id(binding) in seen else 3):
+            run(binding, options)
+        seen.add(id(binding))
+
+    monkeypatch.setattr(opened._session, "run_with_iobinding", capturing)
+    binding = opened.bind({"x": both}, {"y": both}, capture=True)
+    for count in range(1, 4):
+        binding.run()
+        assert (both == count).all()
+
+
+def test_rows_of_one_array_have_twins_of_their_own() -> None:
+    y = np.zeros((4, 3), np.float32)
+    opened = Session(graph())
+    bindings = [
+        opened.bind({"x": np.full((2, 3), i, np.float32)}, {"y": y[2 * i : 2 * i + 2]}, capture=True)
+        for i in (0, 1)
+    ]
+    for binding in bindings:
+        binding.run()
+    assert y[:, 0].tolist() == [1, 1, 2, 2]
+
+
+def test_places_are_bound_as_they_are() -> None:
+    x, y = StateBuffer(2, (3,)), StateBuffer(2, (3,))
+    binding = Session(graph()).bind({"x": x.place()}, {"y": y.place()}, capture=True)
+    assert not binding._twins
+    binding.run()
+    assert (y.read() == 1).all()
+
+
+def test_the_home_of_an_input_is_where_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Session(graph())
+    assert opened.home("x") == Device("cpu")
+    opened.device = Device("cuda", 1)  # as on a GPU whose library has no kernel for it
+    assert opened.home("x") == Device("cpu")
+    monkeypatch.setattr(module, "_inputs_on", lambda *_: {"x"})
+    assert opened.home("x") == Device("cuda", 1)
+
+
+def test_every_captured_graph_has_a_number_of_its_own() -> None:
+    opened = Session(graph())
+    x, y = np.zeros((2, 3), np.float32), np.empty((2, 3), np.float32)
+    bindings = [opened.bind({"x": x}, {"y": y}, capture=number > 0) for number in range(4)]
+    ids = [each._run_options.get_run_config_entry("gpu_graph_id") for each in bindings]
+    assert ids == ["-1", "1", "2", "3"]
+
+
+def test_a_captured_graph_goes_with_its_binding(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Session(graph())
+    released: list[int] = []
+    monkeypatch.setattr(opened._session, "release_captured_graph", released.append)
+    x, y = np.zeros((2, 3), np.float32), np.empty((2, 3), np.float32)
+    bindings = [opened.bind({"x": x}, {"y": y}, capture=True) for _ in range(2)]
+    del bindings[0]
+    gc.collect()
+    assert released == [1]
+
+
+def test_terminate_stops_captured_bindings_as_well() -> None:
+    opened = Session(graph())
+    x, y = np.zeros((2, 3), np.float32), np.empty((2, 3), np.float32)
+    bindings = [opened.bind({"x": x}, {"y": y}, capture=capture) for capture in (False, True)]
+    opened.terminate()
+    for binding in bindings:
+        with pytest.raises(RunFailed):
+            binding.run()
+
+
+def test_a_rehearsal_is_a_run_and_a_replay() -> None:
+    feeds = {"x": np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))}
+    plain, captured = Session(graph()), Session(graph(), capture=True)
+    for opened in (plain, captured):
+        total, plus = opened.rehearse(feeds, ["sum", "y"])
+        assert (total.item(), plus.tolist()) == (15, [[1, 2, 3], [4, 5, 6]])
+    assert [next(opened._graph_ids) for opened in (plain, captured)] == [1, 2]
+
+
+@pytest.mark.parametrize("capture", [False, True])
+def test_the_provider_is_told_whether_to_capture(capture: bool) -> None:
+    first, last = module._providers(Device("cuda", 1), capture=capture)
+    assert (first[0], last) == (module.CUDA, module.CPU)
+    assert isinstance(first[1], dict)
+    assert first[1]["device_id"] == "1"
+    assert first[1]["enable_cuda_graph"] == str(int(capture))
+    assert module._providers(Device("cpu"), capture=capture) == [module.CPU]
+
+
+@pytest.mark.parametrize("fault", ["opening", "replay"])
+def test_a_graph_that_cannot_be_captured_runs_without(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As CUDA would refuse it: when it is opened (control flow), or by other numbers than the golden ones."""
+    package = Store(str(packages.autoencoder(tmp_path).parents[1])).open("tiny-ae")
+    real, real_twin = onnxruntime.InferenceSession, module._Twin
+
+    def opened(
+        content: bytes, options: object, providers: list[tuple[str, dict[str, str]]], **more: int
+    ) -> object:
+        captures = providers[0][1]["enable_cuda_graph"] == "1"
+        if captures and fault == "opening":
+            raise RuntimeError("the model has control flow nodes")
+        made = real(content, options, [module.CPU], **more)
+        made.get_providers = lambda: [module.CUDA]
+        return made
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
+    monkeypatch.setattr(module, "_Twin", lambda host, _: real_twin(host, Device("cpu")))
+    if fault == "replay":
+        monkeypatch.setattr(Binding, "run", lambda _: None)
+    session = open_graph(package, "decode", device=Device("cuda"), capture=True)
+    assert not session.captures
+    assert "tiny-ae: decode runs without captured graphs" in caplog.text
+
+
 # -- with a GPU ----------------------------------------------------------------------------------------------
 
 
@@ -335,3 +509,32 @@ class TestOnCuda:
             x[:] = value
             binding.run()
             assert (y == value + 1).all()
+
+    def test_a_captured_binding_is_replayed(self) -> None:
+        choose_device("cuda")
+        x, y = np.zeros((2, 3), np.float32), np.empty((2, 3), np.float32)
+        opened = Session(graph(), device=self.device, capture=True)
+        bindings = [
+            opened.bind({"x": x}, {"y": y}, capture=True),
+            opened.bind({"x": y}, {"y": x}, capture=True),
+        ]
+        for value in (0, 1, 5):
+            x[:] = value
+            for binding in bindings:
+                binding.run()
+            assert (y == value + 1).all()
+            assert (x == value + 2).all()
+            opened.bind({"x": x}, {"y": y}).run()  # beside them, without
+            assert (y == value + 3).all()
+
+    def test_what_is_written_where_it_is_read_stays_on_the_device(self) -> None:
+        choose_device("cuda")
+        both = np.zeros((2, 3), np.float32)
+        binding = Session(graph(), device=self.device, capture=True).bind(
+            {"x": both}, {"y": both}, capture=True
+        )
+        (twin,) = binding._twins.values()
+        for count in range(1, 4):
+            binding.run()
+            assert (both == twin.host).all()
+            assert (both == count).all()

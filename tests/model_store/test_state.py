@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from model_store import session as module
 from model_store.device import gpus
-from model_store.session import Device, StateBuffer, choose_device, copy
+from model_store.memory import COPY_GRAPH
+from model_store.session import Device, choose_device
+from model_store.state import StateBuffer, copy, copy_on
 
 
 def numbered(slots: int, *row_shape: int) -> StateBuffer:
@@ -75,16 +76,16 @@ def test_the_copy_graph_is_what_onnx_writes() -> None:
     value = [helper.make_tensor_value_info(name, TensorProto.UINT8, ["n"]) for name in "xy"]
     made = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "c", value[:1], value[1:])
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    assert model.SerializeToString() == module.COPY_GRAPH
+    assert model.SerializeToString() == COPY_GRAPH
 
 
 def test_a_graph_copies_slices_as_memory_does() -> None:
     """The way of devices whose memory this process cannot reach, walked on the CPU."""
     buffer = numbered(4, 5)
-    module.copy_on(Device("cpu"), buffer.place(3, 1), buffer.place(0, 1))
-    module.copy_on(Device("cpu"), np.full((1, 5), 9, np.float32), buffer.place(1, 1))
+    copy_on(Device("cpu"), buffer.place(3, 1), buffer.place(0, 1))
+    copy_on(Device("cpu"), np.full((1, 5), 9, np.float32), buffer.place(1, 1))
     seen = np.empty((4, 5), np.float32)
-    module.copy_on(Device("cpu"), buffer.place(), seen)
+    copy_on(Device("cpu"), buffer.place(), seen)
     assert seen[:, 0].tolist() == [3, 9, 2, 3]
     assert (buffer.read() == seen).all()
 

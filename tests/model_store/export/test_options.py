@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
+from model_store.export import sampled
 from model_store.export.cases import Array, random_cases
 from model_store.export.draft import tensor
 from model_store.export.errors import DraftError
 from model_store.export.graph_process import TorchRun
 from model_store.export.options import Options, complete, graph_draft, infer_outputs, parse_example
-from model_store.export.roles import SAMPLING_INPUTS, SAMPLING_OUTPUTS
 from model_store.manifest import Image
 
 OPTIONS = Options("nets:make", "tiny", "reconstruction", "autoencoder", ["images=float32[batch,1,8,8]:0..1"])
@@ -212,8 +212,7 @@ def test_pictures_that_could_not_be_served_are_refused(
 def text_options(folder: Path) -> Options:
     tokenizer = Tokenizer(models.BPE(vocab={"a": 0, "b": 1, "c": 2}, merges=[]))
     tokenizer.save(str(folder / "tokenizer.json"))
-    shapes = {"input_ids": "batch,time", "select": "batch,selected", "target": "batch,selected"}
-    examples = [f"{name}=int64[{shapes.get(name, 'batch')}]" for name in SAMPLING_INPUTS]
+    examples = ["input_ids=int64[batch,time]", "select=int64[batch,selected]"]
     return Options(
         "nets:step", "tiny", "text-generation", "lstm", [*examples, "past.h=float32[batch,2,8]"],
         tokenizer=folder / "tokenizer.json", context=99,
@@ -222,21 +221,39 @@ def text_options(folder: Path) -> Options:
 
 def test_a_step_of_text_with_its_state(tmp_path: Path) -> None:
     options = text_options(tmp_path)
-    run = drawn(options, {**dict.fromkeys(SAMPLING_OUTPUTS, (1,)), "present.h": (2, 8)})
+    run = drawn(options, {"logits": (4, 5), "present.h": (2, 8)})
 
     draft = complete(options, graph_draft(options), run)
 
     assert draft.text is not None
-    assert (draft.text.vocabulary, draft.text.context, draft.text.attention) == (3, 99, False)
+    assert (draft.text.vocabulary, draft.text.context, draft.text.attention) == (5, 99, False)
     [state] = draft.text.state
     assert (state.past, state.present, state.shape, state.in_place) == ("past.h", "present.h", (2, 8), False)
     assert draft.files == {"tokenizer.json": (tmp_path / "tokenizer.json").read_bytes()}
-    assert list(draft.graphs) == ["step"]
+    graph = draft.graphs["step"]
+    assert graph.sampled
+    assert graph.inputs[3:] == sampled.INPUTS
+    assert [each.name for each in graph.outputs] == [*(each.name for each in sampled.OUTPUTS), "present.h"]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "complaint"),
+    [
+        ({"logits": (4, 2), "present.h": (2, 8)}, "the tokenizer has 3 tokens, the logits 2"),
+        ({"present.h": (2, 8), "logits": (4, 5)}, "must return its logits first"),
+    ],
+)
+def test_logits_come_first_and_cover_the_vocabulary(
+    tmp_path: Path, outputs: dict[str, tuple[int, ...]], complaint: str
+) -> None:
+    options = text_options(tmp_path)
+    with pytest.raises(DraftError, match=complaint):
+        complete(options, graph_draft(options), drawn(options, outputs))
 
 
 def test_a_state_needs_its_successor(tmp_path: Path) -> None:
     options = text_options(tmp_path)
-    run = drawn(options, dict.fromkeys(SAMPLING_OUTPUTS, (1,)))
+    run = drawn(options, {"logits": (4, 5)})
 
     with pytest.raises(DraftError, match=r"the state 'past.h' needs an output with the role 'present.h'"):
         complete(options, graph_draft(options), run)
@@ -246,4 +263,4 @@ def test_text_needs_a_tokenizer_and_a_context(tmp_path: Path) -> None:
     options = replace(text_options(tmp_path), context=None)
 
     with pytest.raises(DraftError, match=r"text generation needs --tokenizer tokenizer.json and --context"):
-        complete(options, graph_draft(options), drawn(options, dict.fromkeys(SAMPLING_OUTPUTS, (1,))))
+        complete(options, graph_draft(options), drawn(options, {"logits": (4, 5)}))

@@ -40,18 +40,14 @@ class Rows:
         return self._run(slice(None), tokens[:, None], select, target[:, None], done).squeeze(1)
 
     def _run(self, rows: slice, ids: Tensor, select: Tensor, target: Tensor, done: list[int]) -> Tensor:
-        count, time = ids.shape
-        last = torch.tensor(done, dtype=torch.int32) + time - 1
-        none, one = torch.zeros(count, dtype=torch.int64), torch.ones(count)
+        last = torch.tensor(done, dtype=torch.int32) + ids.shape[1] - 1
         total = (last.max() + 1).to(torch.int32)
         past = [each[rows] for each in self.past]
         with torch.no_grad():
-            _, logprob, _, _, *present = self.step.forward(
-                ids, select, target, one, none, one, one / 2, last, total, *past
-            )
+            logits, *present = self.step.forward(ids, select, last, total, *past)
         for kept, new in zip(self.past, present, strict=True):
             kept[rows] = new
-        return logprob
+        return logits.log_softmax(-1).gather(2, target[..., None]).squeeze(2)
 
 
 def plain(step: Step, tokens: Tensor) -> Tensor:
@@ -115,17 +111,12 @@ def test_what_lies_behind_a_rows_length_does_not_matter(step: Step) -> None:
 
 
 def test_only_selected_positions_answer_in_the_order_asked(step: Step) -> None:
-    tokens, one = written(6), torch.ones(1)
-    past = Rows(step, 1).past
-    select, target = torch.tensor([[4, 0]]), tokens[None, [5, 1]]
+    tokens, past = written(6), Rows(step, 1).past
+    last, total = torch.tensor([5], dtype=torch.int32), torch.tensor(6, dtype=torch.int32)
     with torch.no_grad():
-        token, logprob, top_token, top_logprob, *present = step(
-            tokens[None], select, target, one, torch.zeros(1, dtype=torch.int64), one, one / 2,
-            torch.tensor([5], dtype=torch.int32), torch.tensor(6, dtype=torch.int32), *past,
-        )  # fmt: skip
-    assert token.tolist() == target.tolist()
-    torch.testing.assert_close(logprob[0], plain(step, tokens)[[4, 0]], rtol=1e-4, atol=1e-5)
-    assert top_token.shape == top_logprob.shape == (1, 2, 20)
+        logits, *present = step(tokens[None], torch.tensor([[4, 0]]), last, total, *past)
+        expected = step.model(tokens[None])[:, [4, 0]]
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
     assert [each.shape for each in present] == [each.shape for each in past]
 
 
