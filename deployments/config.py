@@ -59,11 +59,34 @@ class HostConfig(BaseModel):
     )
     slots: Positive = Field(default=16, description="Text rows that generate at once, per model.")
     max_batch: Positive = Field(default=64, description="Items or pictures in one run, per model.")
-    max_waiting: Positive = Field(
-        default=2048, description="Rows in the waiting line, per model; beyond it 429."
+    context: Positive | None = Field(
+        default=None,
+        description="Tokens of one text row, prompt and continuation, at most: bounds the memory of a slot. "
+        "Empty: as many as the model was made for.",
     )
     prefill_chunk: Positive = Field(
         default=256, description="Prompt tokens processed between two decode steps."
+    )
+    prefix_slots: Annotated[int, Field(ge=0)] = Field(
+        default=8, description="Slots that keep what was computed of earlier prompts; 0: none is kept."
+    )
+    share_prefixes: bool = Field(
+        default=False,
+        description="Whether prompts of one API key may continue what was computed for another's. "
+        "Times of answers then tell what others have asked.",
+    )
+    max_waiting: Positive = Field(
+        default=2048, description="Rows in the waiting line, per model; beyond it 429."
+    )
+    max_waiting_tokens: Positive = Field(
+        default=1_048_576,
+        description="Tokens that the rows in the waiting line may take (prompt and `max_tokens`), per model; "
+        "beyond it 429.",
+    )
+    weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict,
+        description="Shares of API keys in the waiting line, by tokens, as `<first 16 hexadecimal digits of the "
+        "key's SHA-256>: <weight>`; 1 where one is not named.",
     )
     max_ongoing_requests: Positive = Field(default=1024, description="Requests a replica takes at once.")
 

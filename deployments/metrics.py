@@ -62,12 +62,18 @@ class Metrics:
         )
         self.encode_seconds = histogram("encode_seconds", "Encoding one request's pictures", SECONDS, "model")
         self.prompt_tokens = counter("prompt_tokens", "Prompt tokens processed", "model")
+        self.cached_prompt_tokens = counter(
+            "cached_prompt_tokens", "Prompt tokens whose state was there already", "model"
+        )
         self.completion_tokens = counter("completion_tokens", "Tokens generated", "model")
         self.images = counter("images", "Pictures generated", "model")
         self.items = counter("items", "Items reconstructed, scored, encoded or decoded", "model")
         self.scores = histogram("anomaly_score", "Anomaly scores given", SCORE, "model", "score")
         self.live = gauge("live_rows", "Rows in the running batch", "model")
         self.waiting = gauge("waiting_rows", "Rows in the waiting line", "model")
+        self.waiting_tokens = gauge(
+            "waiting_tokens", "Tokens that the rows in the waiting line may take", "model"
+        )
         self.slots = gauge("slots", "Places for rows with device state", "model")
         self.slots_used = gauge("slots_used", "Places taken", "model")
         self.model_info = gauge(

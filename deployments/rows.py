@@ -1,10 +1,11 @@
 """Rows and tickets: what the engine moves and where results go. Device-free; knows no model and no policy."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from deployments.errors import Cancelled
 from deployments.messages import Timings
@@ -18,11 +19,19 @@ BACKLOG: Final = 64
 
 @dataclass(eq=False, slots=True)
 class Row(Generic[Work, Event]):
-    """One sequence, picture or item on its way through the engine. Times are the engine's clock, in seconds."""
+    """One sequence, picture or item on its way through the engine. Times are the engine's clock, in seconds.
+
+    Its program keeps `spent`; one that does not is taken to spend a row's cost when it is done.
+    """
 
     work: Work
     ticket: "Ticket[Event]"
     submitted: float
+    cost: int = 1  # tokens it may take: prompt and continuation; 1 for an item or a picture
+    principal: str = ""  # who asks; "" without a key
+    priority: int = 0  # lower is sooner, among the rows of one principal
+    deadline: float = math.inf
+    spent: int = 0  # tokens computed so far
     admitted: float = 0.0
     slot: int = -1
     done: bool = False
@@ -39,6 +48,14 @@ class Row(Generic[Work, Event]):
     def paused(self) -> bool:
         """Its reader is so far behind that computing more would only fill memory."""
         return self.ticket.sent - self.ticket.taken >= self.ticket.backlog
+
+
+class RowsFailed(Exception):
+    """A run of the model failed that had only some of a step's rows in it; the others are as they were before the step."""
+
+    def __init__(self, rows: Sequence[Row[Any, Any]]) -> None:
+        super().__init__(f"a run with {len(rows)} rows failed")
+        self.rows = rows
 
 
 class Ticket(Generic[Event]):

@@ -17,6 +17,13 @@ def test_the_default_needs_no_file() -> None:
     assert (host.name, host.models, host.device, host.replicas) == ("studio", ("*",), "auto", 1)
 
 
+def test_prefixes_stay_with_their_key_and_all_keys_weigh_the_same_by_default() -> None:
+    host = HostConfig()
+    assert (host.share_prefixes, host.weights, host.context) == (False, {}, None)
+    assert host.prefix_slots > 0
+    assert HostConfig(weights={"batch": 0.5}).weights == {"batch": 0.5}
+
+
 def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
     assert load(written(tmp_path, "")) == Config()
 
@@ -58,6 +65,12 @@ def test_a_version_that_is_named_counts_wherever_the_star_stands(models: tuple[s
         ("hosts: [{device: tpu}]", "wrong at hosts.0.device"),
         ("hosts: [{slots: 0}]", "wrong at hosts.0.slots"),
         ("hosts: [{slot: 4}]", "wrong at hosts.0.slot"),
+        ("hosts: [{max_waiting_tokens: 0}]", "wrong at hosts.0.max_waiting_tokens"),
+        ("hosts: [{context: 0}]", "wrong at hosts.0.context"),
+        ("hosts: [{prefix_slots: -1}]", "wrong at hosts.0.prefix_slots"),
+        ("hosts: [{share_prefixes: some}]", "wrong at hosts.0.share_prefixes"),
+        ("hosts: [{weights: {a: 0}}]", "wrong at hosts.0.weights.a"),
+        ("hosts: [{weights: {a: .inf}}]", "wrong at hosts.0.weights.a"),
         ("hosts: [{models: []}]", "wrong at hosts.0.models"),
         ('hosts: [{models: [a, "a:2"]}]', "named twice"),
         ("hosts: [{name: a}, {name: b}, {name: a}]", "the host 'a' twice"),

@@ -42,6 +42,7 @@ class Counting:
         self.pace = threading.Semaphore(0)
         self.steps: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
         self.moves: list[tuple[int, int]] = []
+        self.released: list[object] = []
         self.before_step: Callable[[Sequence[CountRow]], None] = lambda rows: None
         self.before_admit: Callable[[CountRow], None] = lambda row: None
         self.before_move: Callable[[], None] = lambda: None
@@ -51,6 +52,9 @@ class Counting:
     def admit(self, row: CountRow) -> None:
         self.before_admit(row)
         self._counts[row.slot] = 0
+
+    def release(self, rows: Sequence[CountRow], live: int) -> None:
+        self.released.extend(row.work for row in rows)
 
     def move(self, source: int, target: int) -> None:
         self.before_move()
