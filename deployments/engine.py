@@ -6,14 +6,15 @@ a lock held for microseconds, and gets one wake-up per step.
 
 import asyncio
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Generic, Protocol
 
-from deployments.errors import ModelFault, Unavailable
+from deployments.errors import StepFailed, Unavailable
 from deployments.metrics import Metrics
-from deployments.rows import Event, Row, Ticket, Work
+from deployments.rows import Event, Row, RowsFailed, Ticket, Work
 from deployments.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,13 @@ class Program(Protocol[Work, Event]):
         """Prepare the state of `row.slot`."""
 
     def step(self, rows: Sequence[Row[Work, Event]]) -> list[tuple[Row[Work, Event], Event]]:
-        """Run the graph over the rows, slot i = rows[i]; set `row.done` on those that finished; return what to send."""
+        """Run the graph over the rows, slot i = rows[i]; set `row.done` on those that finished; return what to send.
+
+        Whatever it raises ends all of them, but RowsFailed, which says which.
+        """
+
+    def release(self, rows: Sequence[Row[Work, Event]], live: int) -> None:
+        """These of the `live` rows are about to leave."""
 
     def move(self, source: int, target: int) -> None:
         """Copy a slot's state."""
@@ -50,11 +57,15 @@ class Engine(Generic[Work, Event]):
         metrics: Metrics,
         *,
         max_waiting: int,
+        max_waiting_tokens: float = math.inf,
+        weights: Mapping[str, float] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.name = name
         self.program = program
-        self.scheduler: Scheduler[Work, Event] = Scheduler(program.capacity, max_waiting)
+        self.scheduler: Scheduler[Work, Event] = Scheduler(
+            program.capacity, max_waiting, max_waiting_tokens, weights
+        )
         self.clock = clock
         self._changed = threading.Condition()
         self._stopping = False
@@ -66,16 +77,32 @@ class Engine(Generic[Work, Event]):
         metrics.slots.labels(name).set(program.capacity)
         # Read when they are looked at: exact, and no work for a step.
         metrics.waiting.labels(name).set_function(lambda: len(self.scheduler.waiting))
+        metrics.waiting_tokens.labels(name).set_function(lambda: self.scheduler.waiting.tokens)
         metrics.live.labels(name).set_function(lambda: len(self.scheduler.live))
         metrics.slots_used.labels(name).set_function(lambda: len(self.scheduler.live))
 
     # -- the event loop's side ---------------------------------------------------------------------------------------
 
-    def submit(self, works: Sequence[Work]) -> tuple[Ticket[Event], list[Row[Work, Event]]]:
-        """Queue a request's rows. Raises QueueFull, BadRequest for too many, Unavailable while stopping."""
+    def submit(
+        self,
+        works: Sequence[Work],
+        *,
+        costs: Sequence[int] | None = None,
+        principal: str = "",
+        priority: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> tuple[Ticket[Event], list[Row[Work, Event]]]:
+        """Queue a request's rows; `costs` are the tokens each may take (without: 1).
+
+        Raises QueueFull, BadRequest for too many, Unavailable while stopping.
+        """
         now = self.clock()
+        deadline = math.inf if timeout_seconds is None else now + timeout_seconds
         ticket: Ticket[Event] = Ticket(asyncio.get_running_loop(), len(works))
-        rows = [Row(work, ticket, submitted=now) for work in works]
+        rows = [
+            Row(work, ticket, now, cost, principal, priority, deadline)
+            for work, cost in zip(works, costs or [1] * len(works), strict=True)
+        ]
         with self._changed:
             if self._stopping:
                 raise Unavailable("The model is shutting down.", retry_after_seconds=1.0)
@@ -119,10 +146,13 @@ class Engine(Generic[Work, Event]):
             try:
                 self.step()
                 self.faults = 0
+            except RowsFailed as error:
+                logger.exception("A run of %s failed with %d of its rows.", self.name, len(error.rows))
+                self._fault(error.rows)
             except Exception:
-                self.faults += 1
                 logger.exception("A step of %s failed with %d rows.", self.name, len(self.scheduler.live))
-                self._fail_live()
+                self._fault(self.scheduler.live)
+                self.scheduler.live.clear()
 
     def _wait_for_work(self) -> bool:
         with self._changed:
@@ -162,6 +192,8 @@ class Engine(Generic[Work, Event]):
             row.model_seconds += seconds
             row.steps += 1
             row.shared += len(live)
+        with self._changed:
+            self.scheduler.served(self.clock())
         return events
 
     def emit(self, events: Sequence[tuple[Row[Work, Event], Event]]) -> None:
@@ -180,6 +212,10 @@ class Engine(Generic[Work, Event]):
     def retire(self) -> None:
         """Free the slots of rows that finished or were cancelled, keeping the live ones dense."""
         self._give_up_stalled()
+        live = self.scheduler.live
+        leaving = [row for row in live if row.leaving]
+        if leaving:
+            self.program.release(leaving, len(live))
         with self._changed:
             moves = self.scheduler.retire()
         for source, target in moves:
@@ -194,15 +230,18 @@ class Engine(Generic[Work, Event]):
             if now - since > patience:
                 ticket.give_up(Unavailable("The answer was not read in time."))
 
-    def _fail_live(self) -> None:
+    def _fault(self, rows: Sequence[Row[Work, Event]]) -> None:
+        """A run with these rows in it failed: end their requests."""
+        self.faults += 1
         self._step_began = None
+        for row in rows:
+            row.done = True  # leaves at the end of the next step, if it is not gone already
+        failed = {row.ticket for row in rows}
         with self._changed:
-            failed = {row.ticket for row in self.scheduler.live}
-            self.scheduler.live.clear()
             for ticket in failed:
                 self.scheduler.discard(ticket)
         for ticket in failed:
-            ticket.fail_soon(ModelFault("The model failed while it worked on this request."))
+            ticket.fail_soon(StepFailed("The model failed while it worked on this request."))
 
 
 def _deliver(mail: dict[Ticket[Event], list[Event]]) -> None:

@@ -3,12 +3,13 @@
 ServingError
 |-- BadRequest            the request can never succeed as it stands; `param` names the field
 |-- ModelNotFound         no such model or version here
-|-- QueueFull             the waiting line is full; try again after `retry_after_seconds`
+|-- QueueFull             no room in the waiting line, or no time for it; try again after `retry_after_seconds`
 |-- Unavailable           nothing can answer now
 |   `-- ReplicaLost       the process that worked on it died
 |-- DeadlineExceeded      the request's or the server's time limit passed
 |-- Cancelled             the client left
-`-- ModelFault            the model failed in a step: a bug or a broken device
+`-- ModelFault            the model made what cannot be sent: a bug
+    `-- StepFailed        a step of the model failed, and took its rows with it
 """
 
 
@@ -55,7 +56,7 @@ class ModelNotFound(ServingError):
 
 
 class QueueFull(ServingError):
-    """The waiting line is full."""
+    """The waiting line has no room, or (`queue_too_long`) is so long that the request's time limit would pass in it."""
 
     code = "queue_full"
 
@@ -85,6 +86,12 @@ class Cancelled(ServingError):
 
 
 class ModelFault(ServingError):
-    """A step of the model failed."""
+    """The model made what cannot be sent."""
 
     code = "internal"
+
+
+class StepFailed(ModelFault):
+    """A step of the model failed: its rows are lost, others and later ones are not."""
+
+    code = "step_failed"

@@ -13,11 +13,16 @@ from deployments.messages import Card, TextDelta
 from deployments.metrics import Metrics
 from deployments.oneshot import Done, OneShot, Task
 from deployments.reconstruction.tasks import Autoencoding, Calibrated
+from deployments.text.encoder import GRAPH, EncoderProgram, Encoding, Read, Reading
+from deployments.text.grammar import Grammars
 from deployments.text.program import TextProgram
+from deployments.text.prompts import Prompts
 from deployments.text.sequence import Sequence
+from deployments.text.slots import Slots
+from deployments.text.template import Template
 from deployments.text.vocabulary import Vocabulary
 from model_store.manifest import Manifest
-from model_store.session import Device, open_graph
+from model_store.session import Device, Session, open_graph
 from model_store.store import Package
 
 
@@ -28,23 +33,83 @@ class TextModel:
         self.manifest = manifest = package.manifest
         if manifest.text is None:
             raise ValueError(f"{manifest.name} has no text section")
-        session = open_graph(
-            package, "step", device=device, threads=threads_of(config, _bytes(manifest, "step"))
-        )
-        vocabulary = Vocabulary(package.read(manifest.text.tokenizer), manifest.text.vocabulary)
+        text = manifest.text
+        context = min(text.context, config.context or text.context)
+
+        def opened(graph: str) -> Session:
+            return open_graph(
+                package,
+                graph,
+                device=device,
+                threads=threads_of(config, _bytes(manifest, graph)),
+                capture=graph == "step",
+            )
+
+        step = opened("step")
+        home = step.home(text.state[0].past) if text.state else device
+        slots = Slots(text, live=config.slots, kept=config.prefix_slots, context=context, device=home)
         self.program = TextProgram(
             manifest,
-            session,
-            vocabulary,
+            step,
+            slots,
             metrics,
-            slots=config.slots,
+            capacity=config.slots,
+            context=context,
             prefill_chunk=config.prefill_chunk,
-            device=device,
+            encode=opened("encode") if text.source else None,
+        )
+        vocabulary = Vocabulary(package.read(text.tokenizer), text.vocabulary)
+        template = _template(package, vocabulary)
+        grammars = Grammars(vocabulary, text.eos_token_ids)
+        self.prompts = Prompts(
+            text,
+            vocabulary,
+            context,
+            template=template,
+            constrain=lambda grammar: grammars.compile(grammar).matcher,
+            share_prefixes=config.share_prefixes,
         )
         self.engine: Engine[Sequence, TextDelta] = Engine(
-            manifest.name, self.program, metrics, max_waiting=config.max_waiting
+            manifest.name,
+            self.program,
+            metrics,
+            max_waiting=config.max_waiting,
+            max_waiting_tokens=config.max_waiting_tokens,
+            weights=config.weights,
         )
-        self.limits = {"context": manifest.text.context, "vocabulary": manifest.text.vocabulary}
+        self.limits: dict[str, object] = {"context": context, "vocabulary": text.vocabulary}
+        if text.source:
+            self.limits["source"] = text.source.context
+        if text.chat:
+            self.limits |= {"chat": True, "tools": text.chat.tools}
+
+
+class EncoderModel:
+    """A model that reads texts whole: vectors, or probabilities of classes."""
+
+    def __init__(self, package: Package, config: HostConfig, device: Device, metrics: Metrics) -> None:
+        self.manifest = manifest = package.manifest
+        if manifest.encoder is None:
+            raise ValueError(f"{manifest.name} has no encoder section")
+        encoder = manifest.encoder
+        session = open_graph(
+            package, GRAPH, device=device, threads=threads_of(config, _bytes(manifest, GRAPH))
+        )
+        program = EncoderProgram(manifest, session, metrics, max_batch=config.max_batch)
+        vocabulary = Vocabulary(package.read(encoder.tokenizer), encoder.vocabulary)
+        self.encoding = Encoding(manifest, encoder, vocabulary)
+        self.engine: Engine[Reading, Read] = Engine(
+            manifest.name,
+            program,
+            metrics,
+            max_waiting=config.max_waiting,
+            max_waiting_tokens=config.max_waiting_tokens,
+            weights=config.weights,
+        )
+        self.limits: dict[str, object] = {"context": encoder.context, "vocabulary": encoder.vocabulary}
+        self.limits |= (
+            {"classes": list(encoder.classes)} if encoder.classes else {"dimensions": self.encoding.width}
+        )
 
 
 class OneShotModel:
@@ -77,19 +142,33 @@ class OneShotModel:
 # Bytes. Below this a second thread's waiting (it spins) takes more from the event loop than it gives to the model.
 _SMALL_GRAPH: Final = 8 << 20
 
-Model = TextModel | OneShotModel
+Model = TextModel | EncoderModel | OneShotModel
 
 
 def open_model(package: Package, config: HostConfig, device: Device, metrics: Metrics) -> Model:
     """Load a verified package: sessions opened, golden pairs replayed, engine ready to start. Raises PackageError."""
     began = time.perf_counter()
     manifest = package.manifest
-    kind = TextModel if manifest.text is not None else OneShotModel
-    model = kind(package, config, device, metrics)
+    model = _kind(manifest)(package, config, device, metrics)
     name = manifest.name
     metrics.model_info.labels(name, manifest.version, manifest.task, manifest.family, str(device)).set(1)
     metrics.load_seconds.labels(name).set(time.perf_counter() - began)
     return model
+
+
+def _kind(manifest: Manifest) -> type[Model]:
+    if manifest.text is not None:
+        return TextModel
+    return OneShotModel if manifest.encoder is None else EncoderModel
+
+
+def _template(package: Package, vocabulary: Vocabulary) -> Template | None:
+    chat = package.manifest.text.chat if package.manifest.text else None
+    if chat is None:
+        return None
+    return Template(
+        package.read(chat.template), vocabulary, bos_token=chat.bos_token, eos_token=chat.eos_token
+    )
 
 
 def threads_of(config: HostConfig, graph_bytes: int) -> int:

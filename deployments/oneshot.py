@@ -71,6 +71,9 @@ class OneShot:
     def admit(self, row: TaskRow) -> None:
         """Nothing to prepare: a row keeps no state between steps."""
 
+    def release(self, rows: Sequence[TaskRow], live: int) -> None:
+        """Nothing to keep."""
+
     def move(self, source: int, target: int) -> None:
         """Nothing to move."""
 

@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 from deployments.config import HostConfig
+from deployments.effort import SMALL_TEXT, OneShotRequest, encodes_pictures, is_heavy
 from deployments.errors import BadRequest, DeadlineExceeded, ModelNotFound
 from deployments.image.draw import Drawing
 from deployments.messages import (
     Card,
+    Chat,
+    Classify,
     Complete,
     Decode,
+    Detokenize,
     Draw,
+    Embed,
     Encode,
     Exposition,
-    ImageItem,
     Interpolate,
     Output,
     Reconstruct,
@@ -27,25 +31,24 @@ from deployments.messages import (
     Request,
     Score,
     TextDelta,
+    Tokenize,
     Usage,
 )
 from deployments.metrics import Metrics
-from deployments.model import Model, OneShotModel, TextModel, card_of, open_model
+from deployments.model import EncoderModel, Model, OneShotModel, TextModel, card_of, open_model
 from deployments.oneshot import Done, Result, Task
 from deployments.reconstruction.tasks import Autoencoding
 from deployments.rows import Row, Ticket, timings
 from deployments.text.sequence import Sequence as TextSequence
+from deployments.words import detokenize, tokenize
 from model_store.manifest import Capability
 from model_store.session import choose_device
 from model_store.store import Store, shipped
 
 P = ParamSpec("P")
 T = TypeVar("T")
-OneShotRequest = TypeVar("OneShotRequest", Score, Reconstruct, Encode, Decode, Interpolate, Draw)
+Answer = TypeVar("Answer")
 
-# What is quicker than handing it to another thread (about 100 microseconds there and back).
-_SMALL_TEXT: Final = 4096  # characters
-_SMALL_NUMBERS: Final = 8192
 # A step that takes longer than this has hung.
 _STUCK_SECONDS: Final = 60.0
 # A model that fails this often in a row will not recover by itself: a lost device, for example.
@@ -95,7 +98,13 @@ class Studio:
         """Continue text, delta by delta."""
         model = self._text(request)
         sequences = await self._prepare(model, request)
-        ticket, rows = model.engine.submit(sequences)
+        ticket, rows = model.engine.submit(
+            sequences,
+            costs=[len(row.prompt) + row.limit for row in sequences],
+            principal=request.principal,
+            priority=request.priority,
+            timeout_seconds=request.timeout_seconds,
+        )
         ticket.expire_after(request.timeout_seconds, _late())
         open_rows = len(rows)
         try:
@@ -111,7 +120,7 @@ class Studio:
 
     async def collect(self, request: Complete) -> tuple[TextDelta, ...]:
         """Continue text, one delta a row."""
-        parts: list[list[TextDelta]] = [[] for _ in range(len(request.prompts) * request.n)]
+        parts: list[list[TextDelta]] = [[] for _ in range(len(request.prompts) * request.rows_each)]
         stream = self.stream(request)
         try:
             async for delta in stream:
@@ -119,7 +128,7 @@ class Studio:
                 last = delta
         finally:
             await stream.aclose()
-        whole = [_join(row, deltas) for row, deltas in enumerate(parts)]
+        whole = _best(request, [_join(row, deltas) for row, deltas in enumerate(parts)], last)
         whole[-1] = replace(whole[-1], usage=last.usage, timings=last.timings)
         return tuple(replace(delta, version=last.version) for delta in whole)
 
@@ -127,25 +136,31 @@ class Studio:
         """Answer a one-shot request."""
         match request:
             case Score():
-                return await self._score(request)
+                reply = await self._score(request)
             case Reconstruct():
                 model, auto = self._autoencoding(request, "reconstruct")
-                return await self._answer(model, request, auto.reconstruct, auto.reconstructed)
+                reply = await self._answer(model, request, auto.reconstruct, auto.reconstructed)
             case Encode():
                 model, auto = self._autoencoding(request, "encode")
-                return await self._answer(model, request, auto.encode, auto.encoded)
+                reply = await self._answer(model, request, auto.encode, auto.encoded)
             case Decode():
                 model, auto = self._autoencoding(request, "decode")
-                return await self._answer(model, request, auto.decode, auto.decoded)
+                reply = await self._answer(model, request, auto.decode, auto.decoded)
             case Interpolate():
-                return await self._interpolate(request)
+                reply = await self._interpolate(request)
             case Draw():
                 model, drawing = self._drawing(request)
                 reply = await self._answer(model, request, drawing.prepare, drawing.finish)
                 self._metrics.images.labels(request.model).inc(request.n)
-                return reply
+            case Embed():
+                reply = await self._read(request, "embed")
+            case Classify():
+                reply = await self._read(request, "classify")
+            case Tokenize() | Detokenize():
+                reply = await self._translate(request)
             case Complete():
                 raise TypeError("text is collected or streamed")
+        return reply
 
     # -- one-shot ----------------------------------------------------------------------------------------------------
 
@@ -161,7 +176,7 @@ class Studio:
     async def _interpolate(self, request: Interpolate) -> Reply:
         model, auto = self._autoencoding(request, "interpolate")
         began = time.perf_counter()
-        heavy = _heavy(model, request)
+        heavy = is_heavy(model, request)
         ends = await self._beside(auto.ends, request) if heavy else auto.ends(request)
         tasks = [end for end in ends if isinstance(end, Task)]
         found, _ = await self._run(model, tasks, request.timeout_seconds) if tasks else ([], [])
@@ -179,7 +194,7 @@ class Studio:
         finish: Callable[[OneShotRequest, list[Result]], tuple[Output, ...]],
     ) -> Reply:
         """Prepare, run, finish; what may take long happens beside the event loop."""
-        heavy, encodes = _heavy(model, request), _encodes(model, request)
+        heavy, encodes = is_heavy(model, request), encodes_pictures(model, request)
         tasks = await self._beside(prepare, request) if heavy else prepare(request)
         results, rows = await self._run(model, tasks, request.timeout_seconds)
         began = time.perf_counter()
@@ -193,21 +208,62 @@ class Studio:
             self._metrics.items.labels(name).inc(len(tasks))
         return Reply(outputs, model.manifest.version, timings(rows, seconds), Usage(items=len(tasks)))
 
+    async def _read(self, request: Embed | Classify, capability: Capability) -> Reply:
+        model = self._find(request, capability)
+        if not isinstance(model, EncoderModel):
+            raise _cannot(model, capability)
+        encoding, name = model.encoding, model.manifest.name
+        small = sum(map(len, request.inputs)) <= SMALL_TEXT
+        works = encoding.prepare(request) if small else await self._beside(encoding.prepare, request)
+        costs = [work.cost for work in works]
+        ticket, rows = model.engine.submit(
+            works,
+            costs=costs,
+            principal=request.principal,
+            priority=request.priority,
+            timeout_seconds=request.timeout_seconds,
+        )
+        answers = await self._gather(model, ticket, len(rows), request.timeout_seconds)
+        outputs = (
+            encoding.embedded(request, answers)
+            if isinstance(request, Embed)
+            else encoding.classified(request, answers)
+        )
+        self._metrics.items.labels(name).inc(len(rows))
+        usage = Usage(prompt_tokens=sum(costs), items=len(rows))
+        return Reply(outputs, model.manifest.version, timings(rows), usage)
+
+    async def _translate(self, request: Tokenize | Detokenize) -> Reply:
+        model = self._named(request)
+        if isinstance(model, OneShotModel):
+            raise BadRequest("This model has no tokenizer.", code="task_not_supported", param="model")
+        if isinstance(request, Detokenize):
+            output = await self._beside(detokenize, model, request)
+            tokens = len(request.tokens)
+        else:
+            output = await self._beside(tokenize, model, request)
+            tokens = len(output.token_ids or ())
+        return Reply((output,), model.manifest.version, usage=Usage(prompt_tokens=tokens))
+
     async def _run(
         self, model: OneShotModel, tasks: Sequence[Task], timeout_seconds: float | None
     ) -> tuple[list[Result], list[Row[Task, Done]]]:
-        ticket, rows = model.engine.submit(tasks)
+        ticket, rows = model.engine.submit(tasks, timeout_seconds=timeout_seconds)
+        return await self._gather(model, ticket, len(rows), timeout_seconds), rows
+
+    async def _gather(
+        self, model: Model, ticket: Ticket[tuple[int, Answer]], count: int, timeout_seconds: float | None
+    ) -> list[Answer]:
+        """What comes of a request's rows, in their own order."""
         ticket.expire_after(timeout_seconds, _late())
-        results: list[Result] = [{}] * len(rows)
-        missing = len(rows)
+        answers: dict[int, Answer] = {}
         try:
-            while missing:
-                place, result = await ticket.next()
-                results[place] = result
-                missing -= 1
+            while len(answers) < count:
+                place, answer = await ticket.next()
+                answers[place] = answer
         finally:
-            self._leave(model, ticket, missing)
-        return results, rows
+            self._leave(model, ticket, count - len(answers))
+        return [answers[place] for place in range(count)]
 
     async def _beside(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what may take long on a thread of the pool."""
@@ -215,10 +271,14 @@ class Studio:
 
     # -- lookup ------------------------------------------------------------------------------------------------------
 
-    def _find(self, request: Request, capability: Capability) -> Model:
+    def _named(self, request: Request) -> Model:
         model = self._models.get(request.model)
         if model is None or request.version not in (None, model.manifest.version):
             raise ModelNotFound("There is no such model or version here.", param="model")
+        return model
+
+    def _find(self, request: Request, capability: Capability) -> Model:
+        model = self._named(request)
         if capability not in model.manifest.capabilities:
             raise _cannot(model, capability)
         return model
@@ -244,13 +304,14 @@ class Studio:
     # -- odds and ends -----------------------------------------------------------------------------------------------
 
     async def _prepare(self, model: TextModel, request: Complete) -> list[TextSequence]:
-        size = sum(len(prompt) for prompt in request.prompts)
-        prepare = model.program.prepare
-        sequences = await self._beside(prepare, request) if size > _SMALL_TEXT else prepare(request)
-        model.program.check_context(sequences)
-        return sequences
+        prepare = model.prompts.prepare
+        plain = request.grammar is None and not any(isinstance(prompt, Chat) for prompt in request.prompts)
+        small = plain and sum(map(len, request.prompts)) <= SMALL_TEXT  # type: ignore[arg-type]  # no conversation
+        return prepare(request) if small else await self._beside(prepare, request)
 
-    def _leave(self, model: Model, ticket: Ticket[TextDelta] | Ticket[Done], missing: int) -> None:
+    def _leave(
+        self, model: Model, ticket: Ticket[TextDelta] | Ticket[tuple[int, Answer]], missing: int
+    ) -> None:
         if not missing:
             ticket.close()
             return
@@ -266,33 +327,6 @@ def open_studio(config: HostConfig, metrics: Metrics) -> Studio:
     packages = [store.open(name, version) for name, version in config.selected(store.names()).items()]
     models = [open_model(package, config, device, metrics) for package in packages]
     return Studio(models, metrics, config.name)
-
-
-def _heavy(model: OneShotModel, request: OneShotRequest) -> bool:
-    """Whether reading what was sent takes longer than handing it to another thread."""
-    match request:
-        case Draw():
-            return False
-        case Interpolate():
-            sent: Sequence[object] = (request.start, request.end)
-        case Decode():
-            sent = request.latents
-        case _:
-            sent = request.items
-    return len(sent) * model.item_numbers > _SMALL_NUMBERS or any(isinstance(s, ImageItem) for s in sent)
-
-
-def _encodes(model: OneShotModel, request: OneShotRequest) -> bool:
-    """Whether the answer has pictures in it."""
-    match request:
-        case Score():
-            return request.map or request.mask
-        case Reconstruct():
-            return request.error_map or any(isinstance(item, ImageItem) for item in request.items)
-        case Encode():
-            return False
-        case _:
-            return model.manifest.image is not None
 
 
 def _cannot(model: Model, capability: Capability) -> BadRequest:
@@ -319,12 +353,26 @@ def _join(row: int, deltas: Sequence[TextDelta]) -> TextDelta:
     )
 
 
+def _best(request: Complete, rows: Sequence[TextDelta], last: TextDelta) -> list[TextDelta]:
+    """Of each prompt's rows the `n` most probable, best first; all of them, in their order, where no more were computed."""
+    if request.rows_each == request.n:
+        return list(rows)
+    kept: list[TextDelta] = []
+    for first in range(0, len(rows), request.rows_each):
+        of_prompt = sorted(
+            range(first, first + request.rows_each), key=lambda row: last.mean_logprobs[row], reverse=True
+        )
+        kept.extend(rows[row] for row in of_prompt[: request.n])
+    return [replace(delta, row=place) for place, delta in enumerate(kept)]
+
+
 def _finished(model: TextModel, rows: Sequence[Row[TextSequence, TextDelta]], delta: TextDelta) -> TextDelta:
     """The request's last delta, with what the request consumed."""
     works = [row.work for row in rows]
     usage = Usage(
         # Each prompt is counted once, however many choices continue it.
-        prompt_tokens=sum(len(work.prompt) for work in works) // works[0].request.n,
+        prompt_tokens=sum(len(work.source or work.prompt) for work in works) // works[0].request.rows_each,
+        cached_tokens=sum(work.cached for work in works),
         completion_tokens=sum(len(work.generated) for work in works),
     )
     first = min(
@@ -332,5 +380,9 @@ def _finished(model: TextModel, rows: Sequence[Row[TextSequence, TextDelta]], de
         default=None,
     )
     return replace(
-        delta, usage=usage, timings=replace(timings(rows), first=first), version=model.manifest.version
+        delta,
+        usage=usage,
+        timings=replace(timings(rows), first=first),
+        version=model.manifest.version,
+        mean_logprobs=tuple(work.mean_logprob for work in works),
     )

@@ -1,107 +1,74 @@
-"""How a step of text generation binds its graph: chunks of prompts one row at a time, then one decode over all rows.
+"""How a step of text generation binds its graph: chunks of prompts, then one decode over all rows.
 
 Slot i of every state buffer belongs to live row i. Rows that take no part in a decode (their prompt is not through, or
-their reader is behind) ride along and their result is discarded: writing the same place twice changes nothing.
+their reader is behind) ride along and their result is discarded: writing the same place twice changes nothing. A
+prompt's last token is fed in a decode as every token after it, so only decodes choose.
 """
 
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from deployments.errors import BadRequest
-from deployments.messages import Complete, TextDelta
+from deployments.messages import TextDelta
 from deployments.metrics import Metrics
-from deployments.rows import Row
+from deployments.rows import Row, RowsFailed
+from deployments.text.buckets import Buckets
+from deployments.text.chunks import Chunks
+from deployments.text.controls import ALTERNATIVES, Answers, Controls, Shape
+from deployments.text.prefixes import SHORTEST, as_array, common
 from deployments.text.sequence import Chosen, Sequence
-from deployments.text.vocabulary import Vocabulary
-from model_store.manifest import Manifest, State
-from model_store.session import Array, Binding, Device, Session, StateBuffer
+from deployments.text.slots import Slots
+from model_store.errors import RunFailed
+from model_store.manifest import Manifest
+from model_store.session import Array, Binding, Session
 
 TextRow = Row[Sequence, TextDelta]
+Events = list[tuple[TextRow, TextDelta]]
 
-_DTYPES: Final = {"float32": np.float32, "float16": np.float16, "int64": np.int64, "int32": np.int32}
-
-
-@dataclass(frozen=True, slots=True)
-class _Slots:
-    """Per-slot inputs of the graph; names are the roles of the `step` graph."""
-
-    input_ids: Array
-    select: Array
-    target: Array
-    temperature: Array
-    top_k: Array
-    top_p: Array
-    uniform: Array
-    seqlens_k: Array
-
-    @classmethod
-    def make(cls, count: int) -> "_Slots":
-        return cls(
-            input_ids=np.zeros((count, 1), np.int64),
-            select=np.zeros((count, 1), np.int64),
-            target=np.full((count, 1), -1, np.int64),
-            temperature=np.ones(count, np.float32),
-            top_k=np.zeros(count, np.int64),
-            top_p=np.ones(count, np.float32),
-            uniform=np.zeros(count, np.float32),
-            seqlens_k=np.zeros(count, np.int32),
-        )
-
-
-class _Memory:
-    """One state tensor of all slots. What cannot be written in place is written beside and copied back."""
-
-    def __init__(self, state: State, slots: int, device: Device) -> None:
-        self.state = state
-        self.past = StateBuffer(slots, state.shape, _DTYPES[state.dtype], device)
-        self.present = (
-            self.past if state.in_place else StateBuffer(slots, state.shape, _DTYPES[state.dtype], device)
-        )
-
-    def keep(self, first: int, count: int) -> None:
-        """Make what the step wrote the past of the next."""
-        if self.present is not self.past:
-            self.past.copy_from(self.present, first, count)
+# Bindings that are kept: batch sizes times what their rows may want.
+_BINDINGS: Final = 256
 
 
 class TextProgram:
-    """Steps sequences of one model together. All but `prepare` belongs to the engine's thread."""
+    """Steps sequences of one model together, on the engine's thread."""
 
     def __init__(
         self,
         manifest: Manifest,
-        session: Session,
-        vocabulary: Vocabulary,
+        step: Session,
+        slots: Slots,
         metrics: Metrics,
         *,
-        slots: int,
+        capacity: int,
+        context: int,
         prefill_chunk: int,
-        device: Device,
+        encode: Session | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if manifest.text is None:
             raise ValueError(f"{manifest.name} is not a text model")
-        self.capacity = slots
+        self.capacity = capacity
         self.text = manifest.text
-        self.vocabulary = vocabulary
-        self._session = session
-        self._chunk = prefill_chunk
+        self._step, self._encode = step, encode
+        self._slots = slots
+        self._context = context
         self._clock = clock
-        self._eos = frozenset(self.text.eos_token_ids)
-        graph = manifest.graphs["step"]
-        self._takes = {tensor.role for tensor in graph.inputs}
-        top = next(t.shape[-1] for t in graph.outputs if t.role == "top_token")
-        self._top = int(top)
-        self._in = _Slots.make(slots)
+        self._takes = set(step.inputs)
+        self._controls = Controls(capacity, self.text.vocabulary)
+        self._answers = Answers(capacity, 1)
+        # The graph writes each token where it reads the next one from.
+        self._ids = self._answers.token
+        self._lengths = np.zeros(capacity, np.int32)
+        self._source_length = np.zeros(capacity, np.int32)
         self._total = np.zeros((), np.int32)
-        self._out = self._outputs(slots, 1)
-        self._memory = [_Memory(state, slots, device) for state in self.text.state]
-        self._decode_bindings: dict[int, Binding] = {}
+        self._bindings: dict[tuple[Shape, int], Binding] = {}
+        self._buckets = Buckets(capacity, context, exact=not step.captures)
+        self._chunks = Chunks(prefill_chunk)
         name = manifest.name
         self._step_seconds = {k: metrics.step_seconds.labels(name, k) for k in ("prefill", "decode")}
         self._batch_rows = {k: metrics.batch_rows.labels(name, k) for k in ("prefill", "decode")}
@@ -109,153 +76,250 @@ class TextProgram:
         self._inter_token = metrics.inter_token_seconds.labels(name)
         self._per_token = metrics.token_seconds.labels(name)
         self._prompt_tokens = metrics.prompt_tokens.labels(name)
+        self._cached_tokens = metrics.cached_prompt_tokens.labels(name)
         self._completion_tokens = metrics.completion_tokens.labels(name)
 
-    # -- before the engine -------------------------------------------------------------------------------------------
-
-    def prepare(self, request: Complete) -> list[Sequence]:
-        """Check a request against the model and make its rows. Raises BadRequest. May take long for a long prompt."""
-        prompts = [self._tokens(prompt, place) for place, prompt in enumerate(request.prompts)]
-        return [
-            Sequence(request, place * request.n + choice, prompt, self.vocabulary, self._eos)
-            for place, prompt in enumerate(prompts)
-            for choice in range(request.n)
-        ]
-
-    def _tokens(self, prompt: str | tuple[int, ...], place: int) -> tuple[int, ...]:
-        param = f"prompt[{place}]"
-        tokens = self.vocabulary.encode(prompt) if isinstance(prompt, str) else prompt
-        if any(not 0 <= token < self.vocabulary.size for token in tokens):
-            raise BadRequest(f"Token ids must be below {self.vocabulary.size}.", param=param)
-        if not tokens and self.text.bos_token_id is not None:
-            tokens = (self.text.bos_token_id,)
-        if not tokens:
-            raise BadRequest("The prompt must not be empty.", param=param)
-        return tokens
-
-    def check_context(self, sequences: Seq[Sequence]) -> None:
-        """Refuse what cannot fit. Raises BadRequest."""
-        for sequence in sequences:
-            asked, limit = sequence.request.max_tokens, self.text.context
-            if len(sequence.prompt) + asked > limit:
-                raise BadRequest(
-                    f"The model's context is {limit} tokens; the prompt has {len(sequence.prompt)} "
-                    f"and {asked} more were asked for.",
-                    code="context_length_exceeded",
-                    param=f"prompt[{sequence.row // sequence.request.n}]",
-                )
-
-    # -- the engine's side -------------------------------------------------------------------------------------------
+    # -- rows come and go --------------------------------------------------------------------------------------------
 
     def admit(self, row: TextRow) -> None:
-        """Set the slot's sampling parameters. Old state needs no clearing where lengths say what counts."""
-        request, slot = row.work.request, row.slot
-        self._in.temperature[slot] = request.temperature
-        self._in.top_k[slot] = request.top_k
-        self._in.top_p[slot] = request.top_p
-        for memory in self._memory:
-            if not memory.state.in_place:
-                memory.past.clear(slot)
-        if row.work.row % request.n == 0:  # each prompt once, as in the answer's usage
-            self._prompt_tokens.inc(len(row.work.prompt))
+        """Set a slot up for its row: sampling parameters, what an encoder reads, state of a prompt that starts alike."""
+        work, slot = row.work, row.slot
+        self._controls.admit(slot, work)
+        self._lengths[slot] = 0
+        self._slots.begin(slot)
+        self._make_room(row)
+        if work.source:
+            self._read(work.source, slot)
+        if work.leader is None:  # each prompt once, as in the answer's usage
+            self._prompt_tokens.inc(len(work.prompt))
 
     def move(self, source: int, target: int) -> None:
-        """Copy a slot's parameters and state."""
-        for array in (self._in.temperature, self._in.top_k, self._in.top_p):
-            array[target] = array[source]
-        for memory in self._memory:
-            memory.past.move(source, target)
+        """A row has moved to another slot."""
+        self._slots.prefixes.forget(target)  # a row may pass through a slot in which one was just kept
+        self._controls.move(source, target)
+        self._lengths[target] = self._lengths[source]
+        self._source_length[target] = self._source_length[source]
+        self._ids[target] = self._ids[source]
+        self._slots.copy(source, target, int(self._lengths[source]))
 
-    def step(self, rows: Seq[TextRow]) -> list[tuple[TextRow, TextDelta]]:
+    def release(self, rows: Seq[TextRow], live: int) -> None:
+        """These of the `live` rows are about to leave: keep the state of those that may be continued."""
+        if not self._slots.keeps:
+            return
+        prefixes = self._slots.prefixes
+        for row in rows:
+            work = row.work
+            if work.scope is None or work.fed < SHORTEST:
+                continue
+            target = row.slot if row.slot >= live - len(rows) else prefixes.room(live)
+            if target is None:
+                continue
+            if target != row.slot:
+                self._slots.copy(row.slot, target, work.fed)
+            prefixes.keep(target, as_array(work.tokens), work.scope)
+
+    def _make_room(self, row: TextRow) -> None:
+        """Continue a kept prefix if there is one; another one in the row's slot moves where an older one is."""
+        prefixes, work, slot = self._slots.prefixes, row.work, row.slot
+        found, length = -1, 0
+        if work.scope is not None:
+            found, length = prefixes.find(work.prompt_array[:-1], work.scope)
+        if prefixes.size(slot) - (length if found == slot else 0) >= SHORTEST:  # what would be lost
+            other = prefixes.room(slot + 1, but=found)
+            if other is not None and prefixes.older(other, slot):
+                self._slots.copy(slot, other, prefixes.move(slot, other))
+        prefixes.forget(slot)
+        if found >= 0:
+            if found != slot:
+                self._slots.copy(found, slot, length)
+            self._adopt(row, length)
+
+    def _adopt(self, row: TextRow, tokens: int) -> None:
+        work = row.work
+        if work.leader is None:
+            self._cached_tokens.inc(tokens - work.cached)
+            work.cached = tokens
+        self._feed(row, tokens - work.fed)
+
+    def _feed(self, row: TextRow, tokens: int) -> None:
+        """So many more tokens of a row are in its slot."""
+        row.work.fed += tokens
+        self._lengths[row.slot] = min(row.work.fed, self._context - 1)
+
+    def _read(self, source: tuple[int, ...], slot: int) -> None:
+        """Run the encoder over what a row is about."""
+        if self._encode is None:
+            raise ValueError("the model has no encoder")
+        ids = np.array([source], np.int64)
+        length = np.array([len(source)], np.int32)
+        began = self._clock()
+        self._encode.bind({"input_ids": ids, "length": length}, self._slots.encoded(slot, 1)).run()
+        self._observe("prefill", began, 1)
+        self._source_length[slot] = len(source)
+
+    # -- one step ----------------------------------------------------------------------------------------------------
+
+    def step(self, rows: Seq[TextRow]) -> Events:
         """Some prompt, then one token for every row whose prompt is through."""
-        events: list[tuple[TextRow, TextDelta]] = []
-        budget = self._chunk
-        for row in sorted((row for row in rows if not row.work.ready), key=lambda row: row.submitted):
-            if budget > 0 and not row.leaving:
-                budget -= self._prefill(row, budget, events)
+        events: Events = []
+        self._prefill(rows)
+        for row in rows:
+            row.spent = row.work.fed
+            if row.work.ready and not row.work.opened and not row.leaving:
+                self._open(row, events)
         self._decode(rows, events)
         return events
 
-    def _prefill(self, row: TextRow, budget: int, events: list[tuple[TextRow, TextDelta]]) -> int:
-        work, slot = row.work, row.slot
-        chunk = work.prompt[work.fed : work.fed + budget]
-        following = work.prompt[work.fed + 1 : work.fed + 1 + len(chunk)]
-        last = len(chunk) - 1
-        select = range(len(chunk)) if work.wants_prompt_scores else (last,)
-        target = [following[i] if i < len(following) else -1 for i in select]
-        ends = work.fed + len(chunk) == len(work.prompt)
-        generates = ends and work.request.max_tokens > 0
-        if generates:
-            self._in.uniform[slot] = work.uniforms.next()
+    def _prefill(self, rows: Seq[TextRow]) -> None:
+        pending = [row for row in rows if not row.work.ready and not row.leaving]
+        if not pending:
+            return
+        pending.sort(key=lambda row: (row.admitted, row.submitted))
+        budget = self._chunks.size(pending=len(pending), decoding=len(rows) - len(pending))
+        while budget > 0:
+            self._share(pending, rows)
+            group = self._group([row for row in pending if self._may_start(row, rows)], budget)
+            if not group:
+                return
+            try:
+                budget -= self._run_chunk(group, budget)
+            except RunFailed as error:
+                for row in group:
+                    row.work.scope = None  # nobody is to use what is in its slot
+                raise RowsFailed(group) from error
+        self._share(pending, rows)
+
+    def _may_start(self, row: TextRow, rows: Seq[TextRow]) -> bool:
+        """Whether a row has to compute prompt itself: its leader is not on the way to it."""
+        work = row.work
+        return not work.ready and not any(
+            other.work is work.leader and not other.work.ready and not other.leaving for other in rows
+        )
+
+    def _share(self, pending: Seq[TextRow], rows: Seq[TextRow]) -> None:
+        """Copy what other live rows have computed of prompts that start alike."""
+        for row in pending:
+            work = row.work
+            if work.ready or (work.leader is None and work.fed > work.cached):
+                continue
+            least = min(SHORTEST, len(work.prompt) - 1) if work.leader is None else 1
+            for other in rows:
+                length = self._in_common(work, other.work) if other is not row else 0
+                if length >= work.fed + least:
+                    self._slots.copy(other.slot, row.slot, length)
+                    self._adopt(row, length)
+
+    def _in_common(self, work: Sequence, other: Sequence) -> int:
+        """Tokens of a row's prompt that another row's state can give it."""
+        if other is work.leader or (work.leader is not None and other.leader is work.leader):
+            length = len(work.prompt) - 1
+            return length if other.fed == length or (self._slots.divisible and other.fed > length) else 0
+        if work.scope is None or work.scope != other.scope or not self._slots.divisible or not other.fed:
+            return 0
+        if other.prompt[0] != work.prompt[0]:
+            return 0
+        return min(common(work.prompt_array[:-1], other.prompt_array), other.fed)
+
+    def _group(self, rows: Seq[TextRow], budget: int) -> list[TextRow]:
+        """The next row; if it begins with all of its prompt, others in the slots beside it that do as well."""
+        if not rows:
+            return []
+        first = rows[0]
+        group = [first]
+        if not self.text.attention or not self._short(first, budget):
+            return group
+        by_slot = {row.slot: row for row in rows if self._short(row, budget)}
+        longest = len(first.work.prompt)
+        while (row := by_slot.get(group[-1].slot + 1)) is not None:
+            longest = max(longest, len(row.work.prompt))
+            if (len(group) + 1) * (longest - 1) > budget:
+                break
+            group.append(row)
+        return group
+
+    @staticmethod
+    def _short(row: TextRow, budget: int) -> bool:
+        work = row.work
+        return work.fed == 0 and not work.wants_prompt_scores and len(work.prompt) - 1 <= budget
+
+    def _run_chunk(self, group: Seq[TextRow], budget: int) -> int:
+        """Feed the next tokens of one row, or the first ones of several, padded to the right. How many places it took."""
+        # Attention takes another path where a run has one position: its bits would tell how a prompt was cut. So there
+        # are always two, the second if need be the prompt's last token, which the next decode feeds again.
+        least = 2 if self.text.attention else 1
+        sizes = [min(len(row.work.prompt) - 1 - row.work.fed, budget) for row in group]
+        parts = [
+            row.work.prompt[row.work.fed : row.work.fed + max(size, least)]
+            for row, size in zip(group, sizes, strict=True)
+        ]
+        count, time_steps = len(group), max(map(len, parts))
+        ids = np.zeros((count, time_steps), np.int64)
+        for place, part in enumerate(parts):
+            ids[place, : len(part)] = part
+        first = group[0].work
+        scored = first.wants_prompt_scores
+        if scored:
+            select = np.arange(sizes[0])[None]
+            target = np.array([first.prompt[first.fed + 1 : first.fed + 1 + sizes[0]]], np.int64)
+        else:
+            select, target = np.zeros((count, 1), np.int64), np.zeros((count, 1), np.int64)
+        alternatives = min(ALTERNATIVES, self.text.vocabulary) if scored and first.request.logprobs else 0
+        answers = Answers(count, target.shape[1])
+        ends = np.array([row.work.fed + len(part) for row, part in zip(group, parts, strict=True)], np.int32)
         feeds = {
-            name: getattr(self._in, name)[slot : slot + 1]
-            for name in ("temperature", "top_k", "top_p", "uniform")
+            **self._controls.plain(count, select, target, alternatives),
+            "input_ids": ids,
+            "seqlens_k": ends - 1,
+            "total_sequence_length": np.array(ends.max(), np.int32),
         }
-        feeds["input_ids"] = np.array([chunk], np.int64)
-        feeds["select"] = np.array([select], np.int64)
-        feeds["target"] = np.array([target], np.int64)
-        feeds["seqlens_k"] = np.array([work.fed + last], np.int32)
-        self._total[...] = work.fed + len(chunk)
-        outputs = self._outputs(1, len(target))
         began = self._clock()
-        self._bind(feeds, outputs, slot, 1).run()
-        self._observe("prefill", began, 1)
-        for memory in self._memory:
-            memory.keep(slot, 1)
+        self._bind(feeds, answers.outputs(count, alternatives), group[0].slot).run()
+        self._chunks.prefilled(count * time_steps, self._clock() - began)
+        self._observe("prefill", began, count)
+        self._slots.keep([row.slot for row in group], 0)
+        if scored:
+            first.prompt_scores = first.prompt_scores or [None]
+            first.prompt_scores.extend(
+                answers.chosen(0, place, alternatives, first.request.logprobs) for place in range(sizes[0])
+            )
+        for row, size in zip(group, sizes, strict=True):
+            self._feed(row, size)
+        return count * time_steps
+
+    def _open(self, row: TextRow, events: Events) -> None:
+        """The prompt is through: send what comes before the first token, once."""
+        work = row.work
         if work.wants_prompt_scores:
             work.prompt_scores = work.prompt_scores or [None]
-            scored = [self._chosen(outputs, 0, i) for i in range(len(following))]
-            work.prompt_scores.extend(scored)
-        work.fed += len(chunk)
-        if ends:
-            self._open(row, self._chosen(outputs, 0, len(target) - 1) if generates else None, events)
-        return len(chunk)
-
-    def _open(self, row: TextRow, first: Chosen | None, events: list[tuple[TextRow, TextDelta]]) -> None:
-        opening = row.work.opening()
+        opening = work.opening()
         if opening is not None:
             events.append((row, opening))
-        if first is not None:
-            self._push(row, first, events)
-        else:
-            events.append((row, row.work.nothing_to_generate()))
+        if work.limit == 0:
+            events.append((row, work.nothing_to_generate()))
             row.done = True
 
-    def _decode(self, rows: Seq[TextRow], events: list[tuple[TextRow, TextDelta]]) -> None:
+    def _decode(self, rows: Seq[TextRow], events: Events) -> None:
         active = [row for row in rows if row.work.ready and not row.leaving and not row.paused]
         if not active:
             return
-        slots, count = self._in, len(rows)
-        limit = self.text.context - 1
-        for row in rows:
-            slots.seqlens_k[row.slot] = min(row.work.fed, limit)
+        works: list[Sequence | None] = [None] * len(rows)
         for row in active:
-            slots.input_ids[row.slot] = row.work.generated[-1]
-            slots.uniform[row.slot] = row.work.uniforms.next()
-        self._total[...] = slots.seqlens_k[:count].max() + 1
+            works[row.slot] = row.work
+            self._ids[row.slot] = row.work.next_token
+        shape = self._padded(self._controls.fill(works))
         began = self._clock()
-        self._decode_binding(count).run()
+        self._decode_binding(shape).run()
+        self._chunks.decoded(self._clock() - began)
         self._observe("decode", began, len(active))
-        self._keep(rows, active)
-        tokens = self._out["token"][:count, 0].tolist()
-        logprobs = self._out["logprob"][:count, 0].tolist()
+        self._slots.keep([row.slot for row in active], len(rows))
         for row in active:
-            row.work.fed += 1
-            wants = row.work.request.logprobs
-            top = self._alternatives(self._out, row.slot, 0) if wants else ()
-            self._push(row, Chosen(tokens[row.slot], logprobs[row.slot], top), events)
+            self._feed(row, 1)
+            wanted = row.work.request.logprobs
+            self._push(row, self._answers.chosen(row.slot, 0, shape.alternatives, wanted), events)
 
-    def _keep(self, rows: Seq[TextRow], active: Seq[TextRow]) -> None:
-        for memory in self._memory:
-            if len(active) == len(rows):
-                memory.keep(0, len(rows))
-            else:
-                for row in active:
-                    memory.keep(row.slot, 1)
-
-    def _push(self, row: TextRow, chosen: Chosen, events: list[tuple[TextRow, TextDelta]]) -> None:
+    def _push(self, row: TextRow, chosen: Chosen, events: Events) -> None:
         work, now = row.work, self._clock()
-        if len(work.generated) == 0:
+        if not work.generated:
             work.first_seconds = now
             self._first_token.observe(now - row.submitted)
         else:
@@ -263,6 +327,10 @@ class TextProgram:
         work.last_seconds = now
         self._completion_tokens.inc()
         delta = work.push(chosen)
+        if work.broken:
+            row.ticket.fail_soon(
+                BadRequest("The grammar grew too large while it was followed.", param="grammar")
+            )
         if delta is None:
             return
         events.append((row, delta))
@@ -273,42 +341,39 @@ class TextProgram:
 
     # -- binding -----------------------------------------------------------------------------------------------------
 
-    def _outputs(self, batch: int, selected: int) -> dict[str, Array]:
-        return {
-            "token": np.zeros((batch, selected), np.int64),
-            "logprob": np.zeros((batch, selected), np.float32),
-            "top_token": np.zeros((batch, selected, self._top), np.int64),
-            "top_logprob": np.zeros((batch, selected, self._top), np.float32),
-        }
+    def _padded(self, shape: Shape) -> Shape:
+        """Make a run as large as its bucket. Rows beyond the live ones write behind what their slots keep for later."""
+        rows = self._buckets.rows(shape.rows)
+        for slot in range(shape.rows, rows):
+            self._lengths[slot] = self._slots.prefixes.size(slot)
+        self._total[...] = self._buckets.length(int(self._lengths[:rows].max()) + 1)
+        return replace(shape, rows=rows)
 
-    def _decode_binding(self, count: int) -> Binding:
-        """The cached binding for a batch of exactly `count` rows: on a CPU a padded row costs as much as a live one."""
-        binding = self._decode_bindings.get(count)
+    def _decode_binding(self, shape: Shape) -> Binding:
+        """The cached binding for a batch; a captured one takes the greatest length as it was when it first ran."""
+        key = (shape, int(self._total) if self._step.captures else 0)
+        binding = self._bindings.get(key)
         if binding is None:
-            feeds = {name: getattr(self._in, name)[:count] for name in _Slots.__slots__}
-            outputs = {name: array[:count] for name, array in self._out.items()}
-            binding = self._decode_bindings[count] = self._bind(feeds, outputs, 0, count)
+            if len(self._bindings) >= _BINDINGS:
+                del self._bindings[next(iter(self._bindings))]
+            feeds = {
+                **self._controls.inputs(shape),
+                "input_ids": self._ids[: shape.rows],
+                "seqlens_k": self._lengths[: shape.rows],
+                "total_sequence_length": self._total,
+            }
+            outputs = self._answers.outputs(shape.rows, shape.alternatives)
+            binding = self._bindings[key] = self._bind(feeds, outputs, 0, capture=self._step.captures)
         return binding
 
-    def _bind(self, feeds: dict[str, Array], outputs: dict[str, Array], first: int, count: int) -> Binding:
-        if self.text.attention:
-            feeds["total_sequence_length"] = self._total
-        past = {memory.state.past: memory.past.place(first, count) for memory in self._memory}
-        present = {memory.state.present: memory.present.place(first, count) for memory in self._memory}
+    def _bind(
+        self, feeds: dict[str, Array], outputs: dict[str, Array], first: int, *, capture: bool = False
+    ) -> Binding:
+        count = len(feeds["input_ids"])
+        past, present = self._slots.bound(first, count)
+        feeds["source_length"] = self._source_length[first : first + count]
         inputs = {name: array for name, array in feeds.items() if name in self._takes}
-        return self._session.bind({**inputs, **past}, {**outputs, **present})
-
-    def _chosen(self, outputs: dict[str, Array], row: int, place: int) -> Chosen:
-        return Chosen(
-            int(outputs["token"][row, place]),
-            float(outputs["logprob"][row, place]),
-            self._alternatives(outputs, row, place),
-        )
-
-    @staticmethod
-    def _alternatives(outputs: dict[str, Array], row: int, place: int) -> tuple[tuple[int, float], ...]:
-        tokens, logprobs = outputs["top_token"][row, place], outputs["top_logprob"][row, place]
-        return tuple(zip(tokens.tolist(), logprobs.tolist(), strict=True))
+        return self._step.bind({**inputs, **past}, {**outputs, **present}, capture=capture)
 
     def _observe(self, kind: str, began: float, rows: int) -> None:
         self._step_seconds[kind].observe(self._clock() - began)

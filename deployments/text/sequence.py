@@ -2,12 +2,18 @@
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from typing import Final, Literal
+from functools import cached_property
+from typing import Final, Literal, Protocol
+
+import numpy as np
 
 from deployments.messages import Complete, TextDelta, TokenLogprob
 from deployments.randomness import stream
+from deployments.text.edits import Edits
+from deployments.text.prefixes import as_array
 from deployments.text.stops import StopMatcher
 from deployments.text.vocabulary import Vocabulary
+from model_store.session import Array
 
 _BLOCK: Final = 64
 
@@ -36,8 +42,25 @@ class Chosen:
     top: tuple[tuple[int, float], ...] = ()
 
 
+class Constraint(Protocol):
+    """What a grammar says of the next token of one row."""
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing may follow any more."""
+
+    def fill(self, words: Array) -> bool:
+        """Write which tokens may come next: int32 [vocabulary / 32, rounded up], bit j of word i for token 32 i + j.
+
+        False: it cannot tell, the text cannot go on.
+        """
+
+    def advance(self, token: int) -> bool:
+        """Take the next token. False if the grammar does not allow it, or it cannot tell."""
+
+
 class Sequence:
-    """State of one row. `fed` counts tokens whose state is in the slot."""
+    """State of one row. `fed` counts tokens whose state is in the slot: the next one to feed is token number `fed`."""
 
     def __init__(
         self,
@@ -46,25 +69,57 @@ class Sequence:
         prompt: tuple[int, ...],
         vocabulary: Vocabulary,
         eos: frozenset[int],
+        *,
+        limit: int,
+        source: tuple[int, ...] = (),
+        leader: "Sequence | None" = None,
+        scope: str | None = None,
+        constraint: Constraint | None = None,
+        fresh: bool = False,
     ) -> None:
+        """`limit`: most tokens to generate. `source`: what an encoder reads. `leader`: another row of the same prompt, which computes it.
+
+        `scope`: who may use its state again (None: nobody). `fresh`: the text is one of its own and no continuation.
+        """
         self.request = request
         self.row = row
         self.prompt = prompt
+        self.source = source
+        self.leader = leader
+        self.scope = scope
+        self.constraint = constraint
+        self.limit = limit
+        self.slot = -1  # while it is live
         self.generated: list[int] = []
         self.fed = 0
+        self.cached = 0  # tokens of the prompt whose state was there already
+        self.total_logprob = 0.0  # of the generated tokens, in nats
         self.uniforms = Uniforms(request.seed, row)
         self.last_seconds = 0.0  # when the latest token came, by the program's clock
         self.first_seconds = 0.0
+        self.opened = False  # what comes before the first token was sent
         self.prompt_scores: list[Chosen | None] = []
         self._vocabulary = vocabulary
-        self._eos = eos
-        self._detokenizer = vocabulary.stream()
+        self._ends = frozenset(request.stop_token_ids) | (frozenset() if request.ignore_eos else eos)
+        # Which tokens may come next, known as soon as the one before is.
+        self.words: Array | None = None
+        self.broken = False  # by its grammar
+        if constraint is not None:
+            self.words = np.zeros(-(-vocabulary.size // 32), np.int32)
+            self.broken = not constraint.fill(self.words)
+        self.edits = Edits.of(request, prompt, self._ends)
+        self._detokenizer = vocabulary.stream(fresh=fresh)
         self._stops = StopMatcher(request.stop)
         self._cut = False  # by a stop string
         self._sent = 0  # characters
         self._read = 0  # characters of the generated text so far, sent or held back
         self._tokens: list[int] = []  # generated, not yet sent
         self._scores: list[TokenLogprob] = []  # of tokens whose text is still held back
+
+    @cached_property
+    def prompt_array(self) -> Array:
+        """The prompt in the form in which prefixes are compared."""
+        return as_array(self.prompt)
 
     @property
     def wants_prompt_scores(self) -> bool:
@@ -73,14 +128,30 @@ class Sequence:
 
     @property
     def ready(self) -> bool:
-        """Whether the prompt is in the state and the next step is a decode."""
-        return self.fed >= len(self.prompt)
+        """Whether only the prompt's last token is left, which is fed in a decode as every token after it."""
+        return self.fed >= len(self.prompt) - 1
+
+    @property
+    def next_token(self) -> int:
+        """The token to feed."""
+        return self.prompt[self.fed] if self.fed < len(self.prompt) else self.generated[-1]
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The tokens whose state is in the slot."""
+        return (*self.prompt, *self.generated)[: self.fed]
+
+    @property
+    def mean_logprob(self) -> float:
+        """Of the generated tokens: by what the best of several is chosen."""
+        return self.total_logprob / max(1, len(self.generated))
 
     def opening(self) -> TextDelta | None:
         """What is sent before the first generated token: the prompt, where it is echoed."""
+        self.opened = True
         if not self.request.echo:
             return None
-        text = self._vocabulary.decode(self.prompt)
+        text = self._vocabulary.stream().feed_all(self.prompt)
         scores: list[TokenLogprob] = []
         offset = 0
         if self.wants_prompt_scores:
@@ -99,21 +170,37 @@ class Sequence:
         """Take one generated token; return what can be sent now, None if its text must wait."""
         token = chosen.token
         self.generated.append(token)
+        self.total_logprob += chosen.logprob
         self._tokens.append(token)
-        if token in self._eos:
+        if self.edits is not None:
+            self.edits.push(token, len(self.generated))
+        if token in self._ends and len(self.generated) > self.request.min_tokens:
             return self._end("stop", self._detokenizer.flush())
         if self.request.logprobs is not None:
             self._scores.append(self._score(token, chosen, self._read))
         text = self._detokenizer.feed(token)
         self._read += len(text)
-        text, self._cut = self._stops.feed(text)
+        if len(self.generated) >= self.request.min_tokens:
+            text, self._cut = self._stops.feed(text)
         if self._cut:
             return self._end("stop", "", text)
-        if len(self.generated) >= self.request.max_tokens:
+        if self.constraint is not None and self._constrained(token):
+            return self._end("stop", self._detokenizer.flush(), text)
+        if len(self.generated) >= self.limit:
             return self._end("length", self._detokenizer.flush(), text)
         if not text:
             return None
         return self._delta(text, None)
+
+    def _constrained(self, token: int) -> bool:
+        """Tell the grammar, and ask it for what may come next; whether the text is complete."""
+        constraint, words = self.constraint, self.words
+        if constraint is None or words is None:
+            return False
+        self.broken = not constraint.advance(token)
+        if not (self.broken or constraint.done):
+            self.broken = not constraint.fill(words)
+        return self.broken or constraint.done
 
     def _end(self, finish: Literal["stop", "length"], tail: str, text: str = "") -> TextDelta:
         if tail:
@@ -131,8 +218,8 @@ class Sequence:
         return TextDelta(self.row, text, tokens, tuple(ready), finish)
 
     def _score(self, token: int, chosen: Chosen | None, offset: int) -> TokenLogprob:
-        text = self._vocabulary.text
+        piece = self._vocabulary.token_bytes
         if chosen is None:
-            return TokenLogprob(text(token), None, (), offset)
+            return TokenLogprob(piece(token), None, (), offset)
         top: Seq[tuple[int, float]] = chosen.top[: self.request.logprobs or 0]
-        return TokenLogprob(text(token), chosen.logprob, tuple((text(t), p) for t, p in top), offset)
+        return TokenLogprob(piece(token), chosen.logprob, tuple((piece(t), p) for t, p in top), offset)

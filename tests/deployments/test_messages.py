@@ -37,7 +37,7 @@ EXAMPLES: list[Any] = [
     Interpolate("m", [1.0], TensorItem(b"\0\0\0\0")),
     Draw("m", "circle", size=(8, 8)),
     TextDelta(
-        0, "a", (1,), (TokenLogprob("a", -0.5, (("a", -0.5),), 0),), "stop", Usage(1, 2), Timings(), "1"
+        0, "a", (1,), (TokenLogprob(b"a", -0.5, ((b"a", -0.5),), 0),), "stop", Usage(1, 2), Timings(), "1"
     ),
     Reply(
         (Output(image=b"png"), Output(array=Array((2,), b"\0" * 8))), "1", Timings(1, 2, 3, 4), Usage(items=2)

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from prometheus_client import CollectorRegistry
 
 from deployments.config import HostConfig
@@ -11,7 +12,8 @@ from deployments.messages import Complete, TextDelta, TokenLogprob
 from deployments.metrics import Metrics
 from deployments.model import TextModel
 from model_store.package import Package
-from model_store.session import Device
+from model_store.session import choose_device
+from model_store.state import copy
 from model_store.store import Store
 
 
@@ -19,7 +21,7 @@ class Reading:
     """One request being answered. `slow` readers leave their events unread."""
 
     def __init__(self, model: TextModel, request: Complete, *, slow: bool) -> None:
-        self.ticket, self.rows = model.engine.submit(model.program.prepare(request))
+        self.ticket, self.rows = model.engine.submit(model.prompts.prepare(request))
         self.slow = slow
         self.deltas: list[TextDelta] = []
 
@@ -53,7 +55,9 @@ class Driven:
             changed = package.manifest.text.model_copy(update=text)
             package = Package(package.folder, package.manifest.model_copy(update={"text": changed}))
         self.registry = CollectorRegistry()
-        self.model = TextModel(package, HostConfig(**config), Device(), Metrics(self.registry))
+        self.model = TextModel(
+            package, HostConfig(**config), choose_device(config.get("device", "cpu")), Metrics(self.registry)
+        )
         self.readings: list[Reading] = []
 
     def submit(self, *prompts: str | tuple[int, ...], slow: bool = False, **fields: Any) -> Reading:
@@ -82,6 +86,28 @@ class Driven:
         reading = self.submit(*prompts, **fields)
         await self.finish()
         return reading
+
+    def cancel(self, reading: Reading) -> None:
+        """Its client has gone."""
+        reading.slow = True
+        self.model.engine.cancel(reading.ticket)
+
+    def cached(self, slot: int, count: int) -> list[int]:
+        """Tokens whose state a slot of an attention model holds: its cache is of the ids themselves."""
+        inputs, _ = self.model.program._slots.bound(slot, 1)
+        place = inputs["past_key_values.0.value"]
+        content = np.empty(place.shape, place.dtype)
+        copy(place, content)
+        return [int(each) for each in content[0, 0, :count, 0]]
+
+    def check_state(self) -> None:
+        """Every live row and every kept prefix has in its slot what it is said to have."""
+        program = self.model.program
+        for row in self.model.engine.scheduler.live:
+            assert self.cached(row.slot, row.work.fed) == list(row.work.tokens)
+            assert row.slot not in program._slots.prefixes
+        for slot, kept in program._slots.prefixes._kept.items():
+            assert self.cached(slot, len(kept.tokens)) == kept.tokens.tolist()
 
     def value(self, name: str, **labels: str) -> float:
         name_of_model = self.model.manifest.name

@@ -16,7 +16,8 @@ EOS = 0
 
 def sequence(prompt: str = "hi", **fields: object) -> Sequence:
     request = Complete(model="m", prompts=(prompt,), **{"max_tokens": 100, **fields})  # type: ignore[arg-type]
-    return Sequence(request, 0, VOCABULARY.encode(prompt), VOCABULARY, frozenset({EOS}))
+    limit = request.max_tokens or 0
+    return Sequence(request, 0, VOCABULARY.encode(prompt), VOCABULARY, frozenset({EOS}), limit=limit)
 
 
 def say(row: Sequence, tokens: bytes | Seq[int]) -> list[TextDelta]:
@@ -100,16 +101,16 @@ def test_a_replaced_character_may_complete_a_stop() -> None:
 def test_scores_travel_with_their_text() -> None:
     row = sequence(stop=("\N{EURO SIGN}!",), logprobs=1)
     deltas = say(row, "a\N{EURO SIGN}b".encode())
-    assert [[score.text for score in delta.logprobs] for delta in deltas] == [
-        ["a"],
-        ["bytes:\\xe2", "bytes:\\x82", "bytes:\\xac", "b"],
+    assert [[score.token for score in delta.logprobs] for delta in deltas] == [
+        [b"a"],
+        [b"\xe2", b"\x82", b"\xac", b"b"],
     ]
     assert [score.offset for delta in deltas for score in delta.logprobs] == [0, 1, 1, 1, 2]
 
 
 def test_scores_behind_a_stop_were_never_said() -> None:
     deltas = say(sequence(stop=("bc",), logprobs=0), b"abcd")
-    assert [score.text for delta in deltas for score in delta.logprobs] == ["a"]
+    assert [score.token for delta in deltas for score in delta.logprobs] == [b"a"]
 
 
 def test_all_scores_are_sent_when_the_limit_ends_the_row() -> None:
@@ -124,8 +125,8 @@ def test_as_many_alternatives_as_were_asked_for(asked: int | None, given: int | 
         assert delta.logprobs == ()
     else:
         (score,) = delta.logprobs
-        assert (score.text, score.logprob) == ("a", -0.5)
-        assert score.top == (("a", -0.5), ("\x01", -1.0))[:given]
+        assert (score.token, score.logprob) == (b"a", -0.5)
+        assert score.top == ((b"a", -0.5), (b"\x01", -1.0))[:given]
 
 
 def test_an_echo_opens_with_the_prompt() -> None:
@@ -197,8 +198,8 @@ def test_a_token_without_text_has_a_score_as_well(end: list[int]) -> None:
     """A vocabulary may be padded to a round size, and a model may say any id of it."""
     padded = Vocabulary(byte_tokenizer().to_str().encode(), 260)
     request = Complete(model="m", prompts=("hi",), max_tokens=2 + len(end), logprobs=0)
-    deltas = say(Sequence(request, 0, (104,), padded, frozenset({EOS})), [97, 259, *end])
-    assert [score.text for delta in deltas for score in delta.logprobs] == ["a", ""]
+    deltas = say(Sequence(request, 0, (104,), padded, frozenset({EOS}), limit=2 + len(end)), [97, 259, *end])
+    assert [score.token for delta in deltas for score in delta.logprobs] == [b"a", b""]
 
 
 # -- random numbers ----------------------------------------------------------------------------------------------------

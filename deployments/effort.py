@@ -1,0 +1,41 @@
+"""Which requests take longer than handing them to another thread: about 100 microseconds there and back."""
+
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+from deployments.messages import Decode, Draw, Encode, ImageItem, Interpolate, Reconstruct, Score
+from deployments.model import OneShotModel
+
+OneShotRequest = TypeVar("OneShotRequest", Score, Reconstruct, Encode, Decode, Interpolate, Draw)
+
+SMALL_TEXT: Final = 4096
+"""Characters, or tokens."""
+
+_SMALL_NUMBERS: Final = 8192
+
+
+def is_heavy(model: OneShotModel, request: OneShotRequest) -> bool:
+    """Whether reading what was sent takes longer than handing it to another thread."""
+    match request:
+        case Draw():
+            return False
+        case Interpolate():
+            sent: Sequence[object] = (request.start, request.end)
+        case Decode():
+            sent = request.latents
+        case _:
+            sent = request.items
+    return len(sent) * model.item_numbers > _SMALL_NUMBERS or any(isinstance(s, ImageItem) for s in sent)
+
+
+def encodes_pictures(model: OneShotModel, request: OneShotRequest) -> bool:
+    """Whether the answer has pictures in it."""
+    match request:
+        case Score():
+            return request.map or request.mask
+        case Reconstruct():
+            return request.error_map or any(isinstance(item, ImageItem) for item in request.items)
+        case Encode():
+            return False
+        case _:
+            return model.manifest.image is not None
