@@ -1,13 +1,20 @@
 """What a route hands back, and how it is written. Knows no model."""
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 import orjson
 
 from service.call import Call
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 JSON = b"application/json"
+# Bytes of numbers that are written in less time than another thread takes to begin.
+LARGE: Final = 65_536
 
 
 class Answer(Protocol):
@@ -35,6 +42,13 @@ class Document:
         ]
         await call.reply({"type": "http.response.start", "status": self.status, "headers": headers})
         await call.reply({"type": "http.response.body", "body": self.body})
+
+
+async def beside(size: int, write: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Make an answer of about `size` bytes: a large one on a thread, so that others need not wait for it."""
+    if size <= LARGE:
+        return write(*args, **kwargs)
+    return await asyncio.to_thread(write, *args, **kwargs)
 
 
 def json_answer(fields: dict[str, Any]) -> Document:

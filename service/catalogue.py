@@ -1,9 +1,13 @@
 """Which models there are and what each can do, from their cards. Knows no route."""
 
+from typing import Final
+
 from deployments.errors import BadRequest, ModelNotFound
 from deployments.messages import Card, ModelClient
 from model_store.manifest import Capability
 from service.call import UNKNOWN, Call
+
+TEXT: Final = frozenset({"complete", "chat", "embed", "classify"})
 
 
 class Catalogue:
@@ -35,5 +39,13 @@ class Catalogue:
         if capability not in card.capabilities:
             can = ", ".join(card.capabilities)
             message = f"The model '{name}' ({card.task}) cannot {capability.replace('_', ' ')}; it can {can}."
+            raise BadRequest(message, code="task_not_supported", param="model")
+        return card
+
+    async def tokenizer(self, call: Call, name: str) -> Card:
+        """The card, if the model reads text. Raises ModelNotFound, BadRequest."""
+        card = await self.find(call, name)
+        if not TEXT.intersection(card.capabilities):
+            message = f"The model '{name}' ({card.task}) has no tokenizer."
             raise BadRequest(message, code="task_not_supported", param="model")
         return card

@@ -27,6 +27,7 @@ from deployments.errors import (
     ModelNotFound,
     QueueFull,
     ServingError,
+    StepFailed,
     Unavailable,
 )
 
@@ -96,6 +97,7 @@ KINDS: Final[Mapping[type[ServingError], Kind]] = {
     QueueFull: Kind(429, "rate_limit_error", retry_after_seconds=1),
     Cancelled: Kind(499, INVALID),
     ModelFault: Kind(500, "server_error"),
+    StepFailed: Kind(503, "server_error", retry_after_seconds=1),
     Unavailable: Kind(503, "server_error", retry_after_seconds=1),  # ReplicaLost as well
     DeadlineExceeded: Kind(504, "server_error"),
 }
@@ -184,13 +186,14 @@ def _sentence(detail: ErrorDetails, place: str | None) -> str:
 def place_of(parts: Sequence[int | str], words: int = 0) -> str | None:
     """`("input", 1, "image")` as `input[1].image`.
 
-    Parts in angle brackets name a union's branch, not a place; the last `words` parts are taken as they are.
+    Parts in angle brackets name a union's branch, `[key]` an object's key as such: no places. The last `words` parts are
+    taken as they are.
     """
     place = ""
     for count, part in enumerate(parts, 1):
         if isinstance(part, int):
             place += f"[{part}]"
-        elif not part.startswith("<") or count > len(parts) - words:
+        elif not (part.startswith("<") or part == "[key]") or count > len(parts) - words:
             place += f".{part}" if place else part
     return place or None
 

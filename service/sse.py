@@ -4,7 +4,7 @@ A failure before the first event is an ordinary error answer; a later one is an 
 body and no `[DONE]` (the door writes it).
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,9 +23,9 @@ HEADERS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """Objects that are sent as they come. Closing the generator must end whatever makes them."""
+    """Objects that are sent as they come, each list of them in one write. Closing the generator must end its makers."""
 
-    source: AsyncGenerator[dict[str, Any], None]
+    source: AsyncGenerator[Sequence[dict[str, Any]], None]
 
     async def write(self, call: Call) -> None:
         """Write every event, then `[DONE]`. Sending waits for a reader that is slow, and so does the source."""
@@ -33,9 +33,9 @@ class Events:
             first = await anext(source)  # before the status: what fails here is still an ordinary error
             call.streaming = True
             await call.reply({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
-            await call.reply(_chunk(event(first)))
-            async for fields in source:
-                await call.reply(_chunk(event(fields)))
+            await call.reply(_chunk(first))
+            async for events in source:
+                await call.reply(_chunk(events))
         await end(call, DONE)
 
 
@@ -49,5 +49,5 @@ async def end(call: Call, last: bytes) -> None:
     await call.reply({"type": "http.response.body", "body": last})
 
 
-def _chunk(body: bytes) -> dict[str, Any]:
-    return {"type": "http.response.body", "body": body, "more_body": True}
+def _chunk(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": b"".join(map(event, events)), "more_body": True}

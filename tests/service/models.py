@@ -5,15 +5,17 @@ import struct
 import zlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any
 
-from deployments.errors import BadRequest
 from deployments.messages import (
     Array,
     Card,
+    Classify,
     Complete,
     Decode,
+    Detokenize,
     Draw,
+    Embed,
     Encode,
     Exposition,
     ImageItem,
@@ -26,16 +28,16 @@ from deployments.messages import (
     Score,
     TextDelta,
     Timings,
-    TokenLogprob,
+    Tokenize,
     Usage,
 )
+from tests.service.text_models import CONTEXT, deltas, text_outputs, text_usage, usage_of
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"a picture"
-CONTEXT = 64
 TIMINGS = Timings(queue=0.001, model=0.002, encode=0.003, batch=2.0)
 
 
-def card(name: str, task: str, family: str, *capabilities: str) -> Card:
+def card(name: str, task: str, family: str, *capabilities: str, **limits: Any) -> Card:
     return Card(
         name=name,
         version="3",
@@ -45,7 +47,7 @@ def card(name: str, task: str, family: str, *capabilities: str) -> Card:
         capabilities=capabilities,
         description=f"A small {family}.",
         licence="MIT",
-        limits={"context": CONTEXT},
+        limits={"context": CONTEXT, **limits},
         quality={"loss": {"value": 1.5, "higher_is_better": False, "data": "held-out"}},
         host="studio",
     )
@@ -53,6 +55,12 @@ def card(name: str, task: str, family: str, *capabilities: str) -> Card:
 
 CARDS = (
     card("poet", "text-generation", "transformer", "complete"),
+    card("talker", "text-generation", "transformer", "complete", "chat", chat=True, tools=None),
+    card("hermes", "text-generation", "transformer", "complete", "chat", chat=True, tools="hermes"),
+    card("llama", "text-generation", "transformer", "complete", "chat", chat=True, tools="llama3"),
+    card("mistral", "text-generation", "transformer", "complete", "chat", chat=True, tools="mistral"),
+    card("reader", "feature-extraction", "transformer", "embed"),
+    card("critic", "text-classification", "transformer", "classify"),
     card("painter", "image-generation", "gan", "generate_image"),
     card("mirror", "reconstruction", "vae", "reconstruct", "score", "encode", "decode", "interpolate"),
 )
@@ -62,7 +70,8 @@ CARDS = (
 class Models:
     """A `ModelClient` of arithmetic: text counts upwards, a reconstruction halves, a score is the mean.
 
-    `seen` keeps the messages; a test sets `failure` to have the next call fail, after `fails_after` deltas if it streams.
+    `seen` keeps the messages; a test sets `failure` to have the next call fail, after `fails_after` deltas if it streams,
+    and `says` to have every row say these pieces.
     """
 
     seen: list[Request] = field(default_factory=list)
@@ -72,6 +81,7 @@ class Models:
     is_ready: bool = True
     others: tuple[Exposition, ...] = ()
     answer: Output | None = None  # instead of what it would compute
+    says: tuple[str, ...] | None = None
     open_streams: int = 0
     closed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -92,6 +102,8 @@ class Models:
         finally:
             self.closed.set()
         self._fail()
+        if isinstance(request, Tokenize | Detokenize | Embed | Classify):
+            return Reply(tuple(text_outputs(request)), "3", TIMINGS, text_usage(request))
         outputs = tuple(_outputs(request)) if self.answer is None else (self.answer,)
         calibration = "mirror:3" if isinstance(request, Score) else None
         return Reply(outputs, "3", TIMINGS, Usage(items=len(outputs)), calibration)
@@ -101,12 +113,12 @@ class Models:
         self.open_streams += 1
         rows = len(request.prompts) * request.n
         try:
-            for count, delta in enumerate(_deltas(request)):
+            for count, delta in enumerate(deltas(request, self.says)):
                 if count == self.fails_after:
                     self._fail()
                 await asyncio.sleep(self.delay_seconds)
                 last = delta.row == rows - 1 and delta.finish is not None
-                yield replace(delta, usage=_usage(request), timings=TIMINGS, version="3") if last else delta
+                yield self._finished(request, delta) if last else delta
         finally:
             self.open_streams -= 1
             self.closed.set()
@@ -120,37 +132,21 @@ class Models:
             )
         return tuple(rows[row] for row in sorted(rows))
 
+    def _finished(self, request: Complete, delta: TextDelta) -> TextDelta:
+        said = None if self.says is None else len(self.says)
+        return replace(delta, usage=usage_of(request, said), timings=TIMINGS, version="3")
+
+    @property
+    def completed(self) -> Complete:
+        """The last message, of text to continue."""
+        request = self.seen[-1]
+        assert isinstance(request, Complete)
+        return request
+
     def _fail(self) -> None:
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure
-
-
-def _usage(request: Complete) -> Usage:
-    lengths = [len(prompt) for prompt in request.prompts]
-    return Usage(sum(lengths), request.max_tokens * len(lengths) * request.n)
-
-
-def _deltas(request: Complete) -> list[TextDelta]:
-    """Token k of a row is the number seed + row + k, and a space."""
-    deltas: list[TextDelta] = []
-    for row in range(len(request.prompts) * request.n):
-        prompt = request.prompts[row // request.n]
-        if len(prompt) + request.max_tokens > CONTEXT:
-            raise BadRequest("Too long.", code="context_length_exceeded", param=f"prompt[{row // request.n}]")
-        text = str(prompt) if request.echo else ""
-        if not request.max_tokens:
-            deltas.append(TextDelta(row, text, finish="length"))
-        for k in range(request.max_tokens):
-            word = f"{request.seed % 100 + row + k} "
-            finish: Literal["length"] | None = "length" if k == request.max_tokens - 1 else None
-            logprobs: tuple[TokenLogprob, ...] = ()
-            if request.logprobs is not None:
-                top = tuple((f"alternative{i}", -0.1 - i) for i in range(request.logprobs))
-                logprobs = (TokenLogprob(word, -0.5 if k else None, top, len(text)),)
-            deltas.append(TextDelta(row, text + word, (k,), logprobs, finish))
-            text = ""
-    return deltas
 
 
 def _array(values: list[float]) -> Array:

@@ -19,6 +19,17 @@ from tests.service.wire import JSON, Exchange
 GOOD = {"model": "poet", "prompt": "ab", "max_tokens": 2}
 SCORE = {"model": "mirror", "input": [{"tensor": {"data": [0.5]}}]}
 DRAW = {"model": "painter", "prompt": "Coat"}
+CHAT = {"model": "hermes", "messages": [{"role": "user", "content": "a"}], "max_tokens": 2}
+GOODS: dict[str, dict[str, Any]] = {
+    "completions": GOOD,
+    "chat/completions": CHAT,
+    "embeddings": {"model": "reader", "input": "a"},
+    "classifications": {"model": "critic", "input": "a"},
+    "tokenize": {"model": "poet", "prompt": "a"},
+    "detokenize": {"model": "poet", "tokens": [97]},
+    "anomalies": SCORE,
+    "images/generations": DRAW,
+}
 LEAKS = (b"Traceback", b"/home", b"/work", b".py", b"pydantic", b"Request(", b"object at", b"class ")
 
 
@@ -71,6 +82,24 @@ async def test_what_is_no_json(app: FastAPI, body: bytes, code: str, param: str 
         assert (error.code, error.param) == (code, param)
 
 
+NAMED = {"name": "a", "schema": {}}
+
+
+def _format(**schema: Any) -> dict[str, Any]:
+    return {"response_format": {"type": "json_schema", "json_schema": schema}}
+
+
+def _deep(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        schema = {"not": schema}
+    return schema
+
+
+def _tool(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "f", "parameters": parameters}}
+
+
 FIELDS: list[tuple[str, str, dict[str, Any], str]] = [
     ("B11 NUL in a name", "completions", {"model": "po\x00et"}, "model"),
     ("no model", "completions", {"model": None}, "model"),
@@ -94,7 +123,7 @@ FIELDS: list[tuple[str, str, dict[str, Any], str]] = [
     ("max_tokens 1.5", "completions", {"max_tokens": 1.5}, "max_tokens"),
     ("max_tokens 10^30", "completions", {"max_tokens": 10**30}, "max_tokens"),
     ("logprobs -1", "completions", {"logprobs": -1}, "logprobs"),
-    ("logprobs 6", "completions", {"logprobs": 6}, "logprobs"),
+    ("logprobs 21", "completions", {"logprobs": 21}, "logprobs"),
     ("logprobs true", "completions", {"logprobs": True}, "logprobs"),
     ("seed text", "completions", {"seed": "7"}, "seed"),
     ("seed -1", "completions", {"seed": -1}, "seed"),
@@ -110,7 +139,7 @@ FIELDS: list[tuple[str, str, dict[str, Any], str]] = [
     ("B40 options without stream", "completions", {"stream_options": {"include_usage": True}}, "stream_options"),
     ("B40 unknown option", "completions", {"stream": True, "stream_options": {"x": 1}}, "stream_options.x"),
     ("B41 response_format", "completions", {"response_format": {"type": "json_schema"}}, "response_format"),
-    ("B41 regex", "completions", {"regex": "(a+)+$"}, "regex"),
+    ("B41 regex", "completions", {"regex": "a" * 4097}, "regex"),
     ("B43 context + 1", "completions", {"prompt": "a" * 63}, "prompt"),
     ("B43 1 MiB", "completions", {"prompt": "a" * (1024 * 1024 + 1)}, "prompt"),
     ("B43 1 MiB in pieces", "completions", {"prompt": ["a" * 600_000] * 2}, "prompt"),
@@ -130,6 +159,51 @@ FIELDS: list[tuple[str, str, dict[str, Any], str]] = [
     ("B62 best_of", "completions", {"best_of": 100}, "best_of"),
     ("B62 suffix", "completions", {"suffix": "x" * 1_000_000}, "suffix"),
     ("B62 prompt_embeds", "completions", {"prompt_embeds": "AAAA"}, "prompt_embeds"),
+    ("best_of 21", "completions", {"best_of": 21}, "best_of"),
+    ("best_of 0", "completions", {"best_of": 0}, "best_of"),
+    ("min_tokens -1", "completions", {"min_tokens": -1}, "min_tokens"),
+    ("min_p 1.1", "completions", {"min_p": 1.1}, "min_p"),
+    ("min_p -0.1", "completions", {"min_p": -0.1}, "min_p"),
+    ("presence_penalty 2.1", "completions", {"presence_penalty": 2.1}, "presence_penalty"),
+    ("frequency_penalty -2.1", "completions", {"frequency_penalty": -2.1}, "frequency_penalty"),
+    ("frequency_penalty true", "completions", {"frequency_penalty": True}, "frequency_penalty"),
+    ("repetition_penalty 0", "completions", {"repetition_penalty": 0}, "repetition_penalty"),
+    ("repetition_penalty 1e30", "completions", {"repetition_penalty": 1e30}, "repetition_penalty"),
+    ("B38 bias 101", "completions", {"logit_bias": {"1": 101}}, "logit_bias.1"),
+    ("B38 bias text", "completions", {"logit_bias": {"1": "1"}}, "logit_bias.1"),
+    ("B38 bias of -1", "completions", {"logit_bias": {"-1": 1}}, "logit_bias"),
+    ("B38 bias of 01", "completions", {"logit_bias": {"01": 1}}, "logit_bias"),
+    ("B38 bias of a superscript", "completions", {"logit_bias": {"\u00b2": 1}}, "logit_bias"),
+    ("B38 bias of 2^31", "completions", {"logit_bias": {"2147483648": 1}}, "logit_bias"),
+    ("B38 bias list", "completions", {"logit_bias": [[1, 1]]}, "logit_bias"),
+    ("stop ids -1", "completions", {"stop_token_ids": [-1]}, "stop_token_ids[0]"),
+    ("129 stop ids", "completions", {"stop_token_ids": [1] * 129}, "stop_token_ids"),
+    ("stop ids 5", "completions", {"stop_token_ids": 5}, "stop_token_ids"),
+    ("ignore_eos 1", "completions", {"ignore_eos": 1}, "ignore_eos"),
+    ("cache_prompt no", "completions", {"cache_prompt": "no"}, "cache_prompt"),
+    ("priority 1001", "completions", {"priority": 1001}, "priority"),
+    ("choice empty", "completions", {"choice": []}, "choice"),
+    ("choice of nothing", "completions", {"choice": ["a", ""]}, "choice[1]"),
+    ("257 choices", "completions", {"choice": ["a"] * 257}, "choice"),
+    ("regex empty", "completions", {"regex": ""}, "regex"),
+    ("grammar 33 kB", "completions", {"grammar": "a" * 33_000}, "grammar"),
+    ("grammar list", "completions", {"grammar": ["a"]}, "grammar"),
+    ("B41 format text", "completions", {"response_format": "json"}, "response_format"),
+    ("B41 format unknown", "completions", {"response_format": {"type": "xml"}}, "response_format.type"),
+    ("B41 format of none", "completions", {"response_format": {}}, "response_format.type"),
+    ("B41 two formats", "completions", {"response_format": {"type": "text", "json_schema": NAMED}}, "response_format"),
+    ("B41 no schema", "completions", _format(name="a"), "response_format.json_schema.schema"),
+    ("B41 no name", "completions", _format(schema={}), "response_format.json_schema.name"),
+    ("B41 a bad name", "completions", _format(name="a b", schema={}), "response_format.json_schema.name"),
+    ("B41 a list", "completions", _format(name="a", schema=[]), "response_format.json_schema.schema"),
+    ("B41 64 kB", "completions", _format(name="a", schema={"enum": ["x" * 66_000]}), "response_format.json_schema.schema"),
+    ("B41 deep", "completions", _format(name="a", schema=_deep(33)), "response_format.json_schema.schema"),
+    ("B41 deep in tools", "chat/completions", {"tools": [_tool(_deep(33))]}, "tools[0].function.parameters"),
+    ("B41 64 kB in tools", "chat/completions", {"tools": [_tool({"enum": ["x" * 66_000]})]}, "tools[0].function.parameters"),
+    ("1 MiB of tools", "chat/completions", {"tools": [_tool({"enum": ["x" * 60_000]})] * 20}, "tools"),
+    ("1 MiB of messages", "chat/completions", {"messages": [{"role": "user", "content": "x" * 40_000}] * 30}, "messages"),
+    ("many ids", "completions", {"prompt": [1] * 262_145}, "prompt"),
+    ("many rows of ids", "completions", {"prompt": [[1] * 3000] * 100}, "prompt"),
     ("timeout 0", "completions", {"timeout": 0}, "timeout"),
     ("timeout -1", "completions", {"timeout": -1}, "timeout"),
     ("timeout text", "completions", {"timeout": "1"}, "timeout"),
@@ -154,9 +228,7 @@ FIELDS: list[tuple[str, str, dict[str, Any], str]] = [
 async def test_what_is_wrong_with_a_field(
     app: FastAPI, route: str, fields: dict[str, Any], param: str
 ) -> None:
-    goods: dict[str, dict[str, Any]] = {"completions": GOOD, "anomalies": SCORE, "images/generations": DRAW}
-    good = goods[route]
-    body = _dumps({**good, **fields})
+    body = _dumps({**GOODS[route], **fields})
     error = await judge(app, Exchange(f"/v1/{route}", [body]), 400)
     assert error.param == param
     assert error.type == "invalid_request_error"
@@ -173,7 +245,7 @@ def _dumps(value: Any) -> bytes:
     "model", ["nobody", "gpt-4o", "org/model", "../admin", "poet:9", "Poet", "<script>", "☃", "x" * 256]
 )
 async def test_models_that_are_not_here(app: FastAPI, model: str) -> None:
-    for route, good in (("completions", GOOD), ("anomalies", SCORE), ("images/generations", DRAW)):
+    for route, good in GOODS.items():
         error = await judge(app, Exchange(f"/v1/{route}", [orjson.dumps({**good, "model": model})]), 404)
         assert (error.type, error.code, error.param) == ("not_found_error", "model_not_found", "model")
 
@@ -213,8 +285,8 @@ async def test_a_body_that_stops_coming(app: FastAPI) -> None:
 async def test_b44_text_that_is_hard_to_tokenize_is_still_text(http: httpx.AsyncClient) -> None:
     for text in (
         "a" * 40,
-        "\u0301" * 40,
-        "\N{WOMAN}\u200d\N{ROCKET}" * 10,
+        "\u0301" * 20,
+        "\N{WOMAN}\u200d\N{ROCKET}" * 5,
         "a" * 24 + "!",
         "<|im_end|>system\n",
     ):

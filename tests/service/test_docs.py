@@ -13,6 +13,11 @@ ROUTES = {
     ("/v1/models", "get"),
     ("/v1/models/{id}", "get"),
     ("/v1/completions", "post"),
+    ("/v1/chat/completions", "post"),
+    ("/v1/embeddings", "post"),
+    ("/v1/classifications", "post"),
+    ("/v1/tokenize", "post"),
+    ("/v1/detokenize", "post"),
     ("/v1/images/generations", "post"),
     ("/v1/reconstructions", "post"),
     ("/v1/anomalies", "post"),
@@ -77,7 +82,8 @@ async def test_posts_document_request_and_answer(schema: Any) -> None:
     assert fields["additionalProperties"] is False
     assert set(fields["required"]) == {"model", "input"}
     assert {"return", "score", "threshold", "calibration", "seed"} <= fields["properties"].keys()
-    assert "text/event-stream" in schema["paths"]["/v1/completions"]["post"]["responses"]["200"]["content"]
+    for path in ("/v1/completions", "/v1/chat/completions"):
+        assert "text/event-stream" in schema["paths"][path]["post"]["responses"]["200"]["content"]
 
 
 async def test_the_schema_is_a_schema_and_its_examples_fit(schema: Any) -> None:
@@ -89,7 +95,17 @@ async def test_the_schema_is_a_schema_and_its_examples_fit(schema: Any) -> None:
             Draft202012Validator(whole).validate(example)
             shown += 1
         assert part.get("title") == name
-    assert shown == 7
+    assert shown == 12
+
+
+async def test_what_a_request_is_about_comes_first(schema: Any) -> None:
+    parts = schema["components"]["schemas"]
+    first = {name: list(parts[name]["properties"])[:3] for name in ("CompletionRequest", "ChatRequest")}
+    assert first == {
+        "CompletionRequest": ["model", "prompt", "max_tokens"],
+        "ChatRequest": ["model", "messages", "max_tokens"],
+    }
+    assert list(parts["ChatRequest"]["properties"])[-1] == "moderation"
 
 
 async def test_null_is_documented_where_it_is_accepted(schema: Any) -> None:

@@ -10,7 +10,14 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from deployments.errors import DeadlineExceeded, ModelFault, QueueFull, ReplicaLost, Unavailable
+from deployments.errors import (
+    DeadlineExceeded,
+    ModelFault,
+    QueueFull,
+    ReplicaLost,
+    StepFailed,
+    Unavailable,
+)
 from deployments.metrics import Metrics
 from service.api import create_app
 from service.openai.schemas.errors import ErrorBody
@@ -102,6 +109,7 @@ async def test_no_origin_is_let_in(http: httpx.AsyncClient) -> None:
         (ReplicaLost("Lost."), 503),
         (DeadlineExceeded("Late."), 504),
         (ModelFault("Broken."), 500),
+        (StepFailed("Failed."), 503),
         (ZeroDivisionError("in /home/secret.py"), 500),
     ],
 )

@@ -31,10 +31,10 @@ def events(body: bytes) -> list[Any]:
 async def test_events_then_done() -> None:
     closed = asyncio.Event()
 
-    async def source() -> AsyncGenerator[dict[str, Any], None]:
+    async def source() -> AsyncGenerator[list[dict[str, Any]], None]:
         try:
             for i in range(3):
-                yield {"i": i}
+                yield [{"i": i}]
         finally:
             closed.set()
 
@@ -152,3 +152,36 @@ async def test_a_reader_that_does_not_read_holds_the_source_back(app: FastAPI, m
         may_write.release()
     await running
     assert exchange.ended
+
+
+async def test_a_reader_that_falls_behind_gets_more_in_each_event(app: FastAPI, models: Models) -> None:
+    may_write = asyncio.Semaphore(3)  # the head, the first two events
+
+    class Slow(Exchange):
+        async def send(self, message: Any) -> None:
+            await may_write.acquire()
+            await super().send(message)
+
+    exchange = Slow("/v1/completions", [orjson.dumps({**STREAM, "n": 2, "max_tokens": 12, "logprobs": 0})])
+    running = asyncio.create_task(exchange.run(app))
+    await asyncio.sleep(0.05)
+    for _ in range(100):
+        may_write.release()
+    await running
+    *sent, done = events(exchange.body)
+    assert done == b"data: [DONE]"
+    choices = [choice for one in sent for choice in one["choices"]]
+    assert len(choices) < 10  # of 24 tokens
+    for row in range(2):
+        parts = [choice for choice in choices if choice["index"] == row]
+        assert "".join(part["text"] for part in parts) == "".join(f"{1 + row + k} " for k in range(12))
+        assert [token for part in parts for token in part["logprobs"]["tokens"]] == [
+            f"{1 + row + k} " for k in range(12)
+        ]
+        assert [part["finish_reason"] for part in parts] == [None] * (len(parts) - 1) + ["length"]
+
+
+async def test_a_reader_that_keeps_up_gets_every_token_alone(app: FastAPI, models: Models) -> None:
+    models.delay_seconds = 0.002
+    exchange = await Exchange("/v1/completions", [orjson.dumps({**STREAM, "max_tokens": 20})]).run(app)
+    assert len(events(exchange.body)) == 21

@@ -4,15 +4,21 @@ from typing import Any, Final
 
 from deployments.messages import ModelClient
 from service.catalogue import Catalogue
+from service.openai.routes.chat import Chats
+from service.openai.routes.embeddings import Embeddings
 from service.openai.routes.images import Images
 from service.openai.routes.items import Items
 from service.openai.routes.models import Models
 from service.openai.routes.text import Text
+from service.openai.routes.tokens import Tokenizers
+from service.openai.schemas.chat import ChatCompletion
+from service.openai.schemas.embeddings import ClassificationList, EmbeddingList
 from service.openai.schemas.errors import ErrorBody
 from service.openai.schemas.images import ImageList
 from service.openai.schemas.items import AnomalyList, DecodedList, LatentList, ReconstructionList
 from service.openai.schemas.models import ModelCard, ModelList
 from service.openai.schemas.text import Completion
+from service.openai.schemas.tokens import Detokenized, Tokens
 from service.operation import Frame, Handler, Operation
 
 ALWAYS: Final = {
@@ -46,7 +52,8 @@ def errors(statuses: dict[int, str]) -> dict[int | str, dict[str, Any]]:
 def operations(models: ModelClient, frame: Frame) -> list[Operation]:
     """All routes of the dialect, the most frequent first: routers look from the top."""
     catalogue = Catalogue(models)
-    items, text = Items(models, catalogue), Text(models, catalogue)
+    items, text, chats = Items(models, catalogue), Text(models, catalogue), Chats(models, catalogue)
+    reading, tokens = Embeddings(models, catalogue), Tokenizers(models, catalogue)
     images, cards = Images(models, catalogue), Models(catalogue)
 
     def post(path: str, handler: Handler, answer: type, tag: str, media: Any = None) -> Operation:
@@ -67,6 +74,11 @@ def operations(models: ModelClient, frame: Frame) -> list[Operation]:
     return [
         post("/v1/anomalies", items.anomalies, AnomalyList, "items"),
         post("/v1/completions", text.completions, Completion, "text", EVENTS),
+        post("/v1/chat/completions", chats.completions, ChatCompletion, "text", EVENTS),
+        post("/v1/embeddings", reading.embeddings, EmbeddingList, "text"),
+        post("/v1/classifications", reading.classifications, ClassificationList, "text"),
+        post("/v1/tokenize", tokens.tokenize, Tokens, "text"),
+        post("/v1/detokenize", tokens.detokenize, Detokenized, "text"),
         post("/v1/reconstructions", items.reconstructions, ReconstructionList, "items"),
         post("/v1/images/generations", images.generations, ImageList, "images"),
         post("/v1/latents/encode", items.encode, LatentList, "latents"),

@@ -4,16 +4,22 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     StringConstraints,
+    Tag,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from service.openai.schemas.limits import bounded
 
 MAX_SEED: Final = 2**63 - 1
 NULL: Final = {"type": "null"}
@@ -57,11 +63,27 @@ class Nullable(Strict):
             if NULL not in field.get("anyOf", ()):
                 kind = {key: field.pop(key) for key in list(field) if key not in DESCRIBING}
                 field["anyOf"] = [kind, NULL]
-        # What every body takes is read last.
-        shared = Body.model_fields.keys() - {"model"}
-        ordered = sorted(resolved["properties"].items(), key=lambda item: item[0] in shared)
+        ordered = sorted(resolved["properties"].items(), key=lambda item: cls._rank(item[0]))
         resolved["properties"] = dict(ordered)
         return schema
+
+    @classmethod
+    def _rank(cls, name: str) -> int:
+        """Order of reading: the model, what this request is about, what it shares with others, what changes nothing."""
+        own = {
+            cls.model_fields[field].alias or field
+            for field in cls.__annotations__
+            if field in cls.model_fields
+        }
+        if name == "model":
+            return 0
+        if name in Body.model_fields:
+            return 4
+        neutral = any(isinstance(part, Neutral) for part in cls.model_fields.get(name, _NO_FIELD).metadata)
+        return 3 if neutral else 1 if name in own else 2
+
+
+_NO_FIELD: Final = FieldInfo()
 
 
 class Wire(BaseModel):
@@ -103,6 +125,12 @@ ModelName = Annotated[
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Short = Annotated[str, StringConstraints(max_length=64)]
 
+Moderation = Annotated[
+    Annotated[Short, Tag("<word>")] | Annotated[dict[Short, Any], Field(max_length=16), Tag("<object>")],
+    Discriminator(lambda value: "<object>" if isinstance(value, dict) else "<word>"),
+    AfterValidator(bounded(4096, 8)),
+]
+
 
 class Body(Nullable):
     """What every POST body takes."""
@@ -120,4 +148,4 @@ class Body(Nullable):
         Field(max_length=16, description="Ignored."),
     ] = None
     service_tier: Annotated[Short | None, Field(description="Ignored.")] = None
-    moderation: Annotated[Short | None, Field(description="Ignored.")] = None
+    moderation: Annotated[Moderation | None, Field(description="Ignored.")] = None

@@ -123,6 +123,8 @@ async def test_text_whole_and_in_pieces(http: httpx.AsyncClient, model: str) -> 
     fields = {"model": model, "prompt": ["ab", "12"], "max_tokens": 5, "temperature": 0, "n": 2}
     whole = await post(http, "completions", **fields)
     assert [choice["text"] for choice in whole["choices"]] == ["cdefg", "cdefg", "34567", "34567"]
+    cached = whole["usage"].pop("prompt_tokens_details")["cached_tokens"]
+    assert 0 <= cached <= 4
     assert whole["usage"] == {"prompt_tokens": 4, "completion_tokens": 20, "total_tokens": 24}
     streamed = await http.post("/v1/completions", json={**fields, "stream": True})
     texts = ["", "", "", ""]

@@ -43,5 +43,5 @@ async def test_a_model_that_is_not_here(http: httpx.AsyncClient) -> None:
 
 
 async def test_openais_client_reads_them(client: openai.AsyncOpenAI) -> None:
-    assert [model.id async for model in client.models.list()] == ["poet", "painter", "mirror"]
+    assert [model.id async for model in client.models.list()] == [card.name for card in CARDS]
     assert (await client.models.retrieve("poet")).owned_by == "atelier"

@@ -19,8 +19,9 @@ from service.openai.schemas.items import (
     ReconstructionRequest,
     TensorData,
 )
-from service.openai.schemas.text import CompletionRequest, StreamOptions
+from service.openai.schemas.sampling import StreamOptions
 from tests.service.models import Models
+from tests.service.openai.text_requests import BESIDE, CALLED, TEXT_PARTS, TEXT_REQUESTS
 
 ITEM = {"tensor": {"data": [0.5, 0.5]}}
 OTHER = {"tensor": {"data": [0.5, 1.0]}}
@@ -31,34 +32,12 @@ IGNORED: dict[str, Any] = {
     "service_tier": "flex",
     "moderation": "low",
 }
+CACHE_HINTS = {"safety_identifier", "prompt_cache_key"}  # what SDKs send for text; ignored
 SHARED: dict[str, Any] = {"model": "nobody", "timeout": 1.5}
 
 # For each request: the route, a good body, and another value for each of its own fields.
 REQUESTS: list[tuple[type[Body], str, dict[str, Any], dict[str, Any]]] = [
-    (
-        CompletionRequest,
-        "completions",
-        {"model": "poet", "prompt": "ab", "seed": 1},
-        {
-            "prompt": "abc",
-            "max_tokens": 3,
-            "n": 2,
-            "stop": "x",
-            "seed": 2,
-            "temperature": 0.5,
-            "top_p": 0.5,
-            "top_k": 5,
-            "echo": True,
-            "logprobs": 0,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "suffix": "end",
-            "best_of": 2,
-            "presence_penalty": 1,
-            "frequency_penalty": 1,
-            "logit_bias": {"1": 1},
-        },
-    ),
+    *TEXT_REQUESTS,
     (
         ImageRequest,
         "images/generations",
@@ -109,17 +88,21 @@ def names(schema: type[BaseModel]) -> set[str]:
     return {field.alias or name for name, field in schema.model_fields.items()}
 
 
+def leaves(schema: type[BaseModel]) -> set[type[BaseModel]]:
+    return {leaf for below in schema.__subclasses__() for leaf in leaves(below)} or {schema}
+
+
 def test_the_walk_knows_every_request_and_every_field() -> None:
-    assert {schema for schema, *_ in REQUESTS} == set(Body.__subclasses__())
+    assert {schema for schema, *_ in REQUESTS} == leaves(Body)
     assert names(Body) == IGNORED.keys() | SHARED.keys()
     for schema, _, _, others in REQUESTS:
-        assert names(schema) == others.keys() | names(Body)
+        assert names(schema) == others.keys() | names(Body) | (names(schema) & CACHE_HINTS)
     for part, _, others in PARTS:
         assert names(part) == others.keys()
 
 
 async def outcome(http: httpx.AsyncClient, models: Models, route: str, body: Any) -> Any:
-    """What a request leads to: a refusal naming a field, or a message and the form of the answer."""
+    """What a request leads to: a refusal naming a field, or a message and the answer."""
     models.seen.clear()
     answer = await http.post(f"/v1/{route}", json=body)
     if answer.status_code in (400, 404):
@@ -127,11 +110,19 @@ async def outcome(http: httpx.AsyncClient, models: Models, route: str, body: Any
     assert answer.status_code == 200, answer.text
     (request,) = models.seen
     seconds = round(getattr(request, "timeout_seconds", None) or 0)
-    return _timeless(request), seconds, answer.headers["content-type"]
+    return _timeless(request), seconds, answer.headers["content-type"], _lasting(answer)
 
 
 def _timeless(request: Request) -> Request:
     return replace(request, request_id="", timeout_seconds=None)
+
+
+def _lasting(answer: httpx.Response) -> Any:
+    """What of an answer does not change from one to the next."""
+    if answer.headers["content-type"] != "application/json":
+        return answer.text.count("data: ")
+    fields = answer.json()
+    return {name: value for name, value in fields.items() if name not in ("id", "created")}
 
 
 CASES = [
@@ -156,13 +147,58 @@ async def test_every_field_is_honoured_or_refused_by_name(
 
 
 @pytest.mark.parametrize(
+    ("route", "good", "fields"), BESIDE, ids=[f"{r}-{'+'.join(f)}" for r, _, f in BESIDE]
+)
+async def test_fields_that_need_others_change_something_beside_them(
+    http: httpx.AsyncClient, models: Models, route: str, good: Any, fields: dict[str, Any]
+) -> None:
+    models.says = CALLED
+    before = await outcome(http, models, route, good)
+    for name, value in fields.items():
+        after = await outcome(http, models, route, {**good, name: value})
+        assert before[0] not in (400, 404)
+        assert after[0] not in (400, 404)
+        assert after != before
+
+
+def test_every_part_of_a_text_request_is_walked() -> None:
+    assert {part: names(part) for part in TEXT_PARTS} == {
+        part: set(others) for part, others in TEXT_PARTS.items()
+    }
+
+
+PART_CASES = [(part, *case) for part, others in TEXT_PARTS.items() for case in others.values()]
+
+
+@pytest.mark.parametrize(
+    ("part", "route", "good", "other", "place"),
+    PART_CASES,
+    ids=[f"{c[0].__name__}-{c[4]}" for c in PART_CASES],
+)
+async def test_every_part_is_honoured_or_refused_by_name(
+    http: httpx.AsyncClient, models: Models, part: Any, route: str, good: Any, other: Any, place: str
+) -> None:
+    models.says = CALLED
+    before = await outcome(http, models, route, good)
+    after = await outcome(http, models, route, other)
+    assert before[0] not in (400, 404)
+    if place == "":
+        assert after == before  # ignored, and documented so
+        return
+    assert after != before
+    if after[0] in (400, 404):
+        assert after[1] == place
+
+
+@pytest.mark.parametrize(
     ("schema", "route", "good", "others"), REQUESTS, ids=[s.__name__ for s, *_ in REQUESTS]
 )
 async def test_what_sdks_send_and_null_change_nothing(
     http: httpx.AsyncClient, models: Models, schema: type[Body], route: str, good: Any, others: Any
 ) -> None:
     before = await outcome(http, models, route, good)
-    assert await outcome(http, models, route, {**good, **IGNORED}) == before
+    hints = dict.fromkeys(names(schema) & CACHE_HINTS, "one")
+    assert await outcome(http, models, route, {**good, **IGNORED, **hints}) == before
     nothing = {name: None for name in {**others, **IGNORED, "timeout": 0} if name not in good}
     assert await outcome(http, models, route, {**good, **nothing}) == before
 
@@ -174,12 +210,22 @@ async def test_what_is_ignored_has_bounds_all_the_same(
     http: httpx.AsyncClient, models: Models, schema: type[Body], route: str, good: Any, others: Any
 ) -> None:
     long = "x" * 1_000_000
+    before = await outcome(http, models, route, good)
+    for name, value in [
+        ("moderation", {"model": long}),
+        ("moderation", 1),
+    ]:
+        assert (await outcome(http, models, route, {**good, name: value}))[1].split(".")[0] == name
+    assert (
+        await outcome(http, models, route, {**good, "moderation": {"model": "m", "policy": None}}) == before
+    )
     for name, value in {
         "user": long,
         "metadata": {"a": long},
         "service_tier": long,
         "moderation": long,
         "store": 1,
+        **dict.fromkeys(names(schema) & CACHE_HINTS, long),
     }.items():
         status, param = await outcome(http, models, route, {**good, name: value})
         assert (status, param.split(".")[0]) == (400, name)

@@ -1,10 +1,13 @@
+import hashlib
+import itertools
 from typing import Any
 
 import httpx
 import orjson
 import pytest
 
-from deployments.messages import Complete
+from deployments.errors import BadRequest
+from deployments.messages import Complete, Grammar
 from service.openai.schemas.text import Completion
 from tests.service.models import Models
 
@@ -14,6 +17,14 @@ async def complete(http: httpx.AsyncClient, **fields: Any) -> Any:
     assert answer.status_code == 200, answer.text
     Completion.model_validate_json(answer.content)
     return answer.json()
+
+
+async def refused(http: httpx.AsyncClient, param: str, **fields: Any) -> Any:
+    answer = await http.post("/v1/completions", json={"model": "poet", "prompt": "a", **fields})
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert error["param"] == param
+    return error
 
 
 def events(answer: httpx.Response) -> list[Any]:
@@ -35,7 +46,12 @@ async def test_a_completion(http: httpx.AsyncClient, models: Models) -> None:
         "system_fingerprint": "poet:3",
         "seed": 7,
         "choices": [{"index": 0, "text": "7 8 9 ", "logprobs": None, "finish_reason": "length"}],
-        "usage": {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5},
+        "usage": {
+            "prompt_tokens": 2,
+            "completion_tokens": 3,
+            "total_tokens": 5,
+            "prompt_tokens_details": {"cached_tokens": 1},
+        },
     }
     assert answer.headers["x-model-version"] == "3"
     assert answer.headers["server-timing"].startswith("queue;dur=1.000, model;dur=2.000")
@@ -43,8 +59,7 @@ async def test_a_completion(http: httpx.AsyncClient, models: Models) -> None:
 
 async def test_defaults_are_openais(http: httpx.AsyncClient, models: Models) -> None:
     await http.post("/v1/completions", json={"model": "poet", "prompt": "ab"})
-    (request,) = models.seen
-    assert isinstance(request, Complete)
+    request = models.completed
     assert (request.max_tokens, request.n, request.temperature, request.top_p) == (16, 1, 1.0, 1.0)
     assert (request.top_k, request.stop, request.logprobs, request.echo) == (0, (), None, False)
     assert request.timeout_seconds == pytest.approx(600, abs=1)
@@ -65,8 +80,7 @@ async def test_every_form_of_prompt(
     http: httpx.AsyncClient, models: Models, prompt: Any, prompts: Any
 ) -> None:
     body = await complete(http, prompt=prompt)
-    (request,) = models.seen
-    assert isinstance(request, Complete)
+    request = models.completed
     assert request.prompts == prompts
     assert len(body["choices"]) == len(prompts)
 
@@ -79,7 +93,12 @@ async def test_choices_are_numbered_through(http: httpx.AsyncClient) -> None:
         (2, "9 "),
         (3, "10 "),
     ]
-    assert body["usage"] == {"prompt_tokens": 2, "completion_tokens": 4, "total_tokens": 6}
+    assert body["usage"] == {
+        "prompt_tokens": 2,
+        "completion_tokens": 4,
+        "total_tokens": 6,
+        "prompt_tokens_details": {"cached_tokens": 1},
+    }
 
 
 async def test_a_seed_is_drawn_and_reported(http: httpx.AsyncClient, models: Models) -> None:
@@ -99,16 +118,14 @@ async def test_echo_without_tokens(http: httpx.AsyncClient) -> None:
 async def test_stops_of_both_forms(http: httpx.AsyncClient, models: Models) -> None:
     for stop, stops in (("x", ("x",)), (["x", "yz"], ("x", "yz")), ([], ()), (None, ())):
         await complete(http, stop=stop)
-        request = models.seen[-1]
-        assert isinstance(request, Complete)
+        request = models.completed
         assert request.stop == stops
 
 
 async def test_top_k_of_minus_one_is_off(http: httpx.AsyncClient, models: Models) -> None:
     for given, sent in ((-1, 0), (0, 0), (5, 5)):
         await complete(http, top_k=given)
-        request = models.seen[-1]
-        assert isinstance(request, Complete)
+        request = models.completed
         assert request.top_k == sent
 
 
@@ -122,9 +139,18 @@ async def test_logprobs_in_openais_form(http: httpx.AsyncClient) -> None:
     }
 
 
+async def test_many_logprobs_are_written_beside_the_event_loop(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {"n": 2, "logprobs": 20, "max_tokens": 30}
+    small = await complete(http, **fields)
+    monkeypatch.setattr("service.answers.LARGE", 1)
+    assert (await complete(http, **fields))["choices"] == small["choices"]
+
+
 async def test_logprobs_of_the_tokens_alone(http: httpx.AsyncClient) -> None:
     body = await complete(http, max_tokens=2, logprobs=0)
-    assert body["choices"][0]["logprobs"]["top_logprobs"] == [None, {"8 ": -0.5}]
+    assert body["choices"][0]["logprobs"]["top_logprobs"] == [{"7 ": -0.5}, {"8 ": -0.5}]
 
 
 # -- streams ---------------------------------------------------------------------------------------------------------
@@ -161,7 +187,12 @@ async def test_the_usage_of_a_stream(http: httpx.AsyncClient) -> None:
     *chunks, last = events(await http.post("/v1/completions", json=fields))
     assert [chunk["usage"] for chunk in chunks] == [None] * 3
     assert last["choices"] == []
-    assert last["usage"] == {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}
+    assert last["usage"] == {
+        "prompt_tokens": 2,
+        "completion_tokens": 3,
+        "total_tokens": 5,
+        "prompt_tokens_details": {"cached_tokens": 1},
+    }
 
 
 @pytest.mark.parametrize(
@@ -199,7 +230,106 @@ async def test_exactly_the_context_fits(http: httpx.AsyncClient) -> None:
     await complete(http, prompt="a" * 48, max_tokens=16)
 
 
-# -- neutral values --------------------------------------------------------------------------------------------------
+# -- what the text must be --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "grammar"),
+    [
+        ({}, None),
+        ({"response_format": {"type": "text"}}, None),
+        ({"response_format": {"type": "text"}, "regex": "a+"}, Grammar("regex", "a+")),
+        ({"response_format": {"type": "json_object"}}, Grammar("json_object")),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "a", "schema": {"type": "null"}},
+                }
+            },
+            Grammar("json_schema", '{"type":"null"}'),
+        ),
+        ({"regex": "[0-9]{3}"}, Grammar("regex", "[0-9]{3}")),
+        ({"choice": ["ja", "n\u00e9"]}, Grammar("choice", '["ja","n\u00e9"]')),
+        ({"grammar": 'start: "a"'}, Grammar("lark", 'start: "a"')),
+    ],
+)
+async def test_one_constraint(http: httpx.AsyncClient, models: Models, fields: Any, grammar: Any) -> None:
+    await complete(http, **fields)
+    assert models.completed.grammar == grammar
+
+
+CONSTRAINTS: dict[str, Any] = {
+    "response_format": {"type": "json_object"},
+    "regex": "a+",
+    "choice": ["a"],
+    "grammar": 'start: "a"',
+}
+
+
+@pytest.mark.parametrize("pair", list(itertools.combinations(CONSTRAINTS, 2)), ids="-".join)
+async def test_never_two_constraints(http: httpx.AsyncClient, pair: tuple[str, str]) -> None:
+    await refused(http, pair[1], **{name: CONSTRAINTS[name] for name in pair})
+
+
+@pytest.mark.parametrize("name", CONSTRAINTS)
+async def test_a_constraint_the_model_cannot_read_is_named_as_the_client_knows_it(
+    http: httpx.AsyncClient, models: Models, name: str
+) -> None:
+    for stream in (False, True):
+        models.failure = BadRequest("Not a grammar.", code="invalid_grammar", param="grammar")
+        error = await refused(http, name, stream=stream, **{name: CONSTRAINTS[name]})
+        assert error["code"] == "invalid_grammar"
+
+
+# -- the message ------------------------------------------------------------------------------------------------------
+
+
+async def test_every_field_arrives(http: httpx.AsyncClient, models: Models) -> None:
+    await complete(
+        http, max_tokens=9, min_tokens=3, n=2, best_of=4, temperature=0.5, top_k=7, top_p=0.25, min_p=0.125,
+        presence_penalty=1.5, frequency_penalty=-1.5, repetition_penalty=1.25, logit_bias={"5": -100, "0": 1.5},
+        stop_token_ids=[1, 2], ignore_eos=True, logprobs=20, cache_prompt=False, priority=-3,
+    )  # fmt: skip
+    sent = models.completed
+    assert (sent.max_tokens, sent.min_tokens, sent.n, sent.best_of, sent.rows_each) == (9, 3, 2, 4, 4)
+    assert (sent.temperature, sent.top_k, sent.top_p, sent.min_p) == (0.5, 7, 0.25, 0.125)
+    assert (sent.presence_penalty, sent.frequency_penalty, sent.repetition_penalty) == (1.5, -1.5, 1.25)
+    assert sent.logit_bias == ((5, -100.0), (0, 1.5))
+    assert (sent.stop_token_ids, sent.ignore_eos, sent.logprobs) == ((1, 2), True, 20)
+    assert (sent.reuse_prefix, sent.priority) == (False, -3)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"authorization": "Bearer my-key"}, {"api-key": "my-key"}, {"Authorization": "bearer  my-key "}],
+)
+async def test_who_asks_is_a_digest_of_the_key(
+    http: httpx.AsyncClient, models: Models, headers: dict[str, str]
+) -> None:
+    await http.post("/v1/completions", json={"model": "poet", "prompt": "a"}, headers=headers)
+    assert models.completed.principal == hashlib.sha256(b"my-key").hexdigest()[:16]
+    await http.post("/v1/completions", json={"model": "poet", "prompt": "a"})
+    assert models.completed.principal == ""
+
+
+# -- contradictions and neutral values --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"best_of": 1, "n": 2}, "best_of"),
+        ({"best_of": 2, "stream": True}, "best_of"),
+        ({"min_tokens": 4, "max_tokens": 3}, "min_tokens"),
+        ({"min_tokens": 17}, "min_tokens"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"stream": False, "stream_options": {}}, "stream_options"),
+    ],
+)
+async def test_contradictions(http: httpx.AsyncClient, models: Models, fields: Any, param: str) -> None:
+    await refused(http, param, **fields)
+    assert models.seen == []
 
 
 @pytest.mark.parametrize(
@@ -209,49 +339,25 @@ async def test_exactly_the_context_fits(http: httpx.AsyncClient) -> None:
         {"suffix": ""},
         {"best_of": None},
         {"best_of": 1},
-        {"best_of": 2, "n": 2},
+        {"best_of": 2, "n": 2, "stream": True},
+        {"min_tokens": 16},
         {"presence_penalty": 0},
-        {"presence_penalty": 0.0},
         {"frequency_penalty": None},
         {"logit_bias": {}},
-        {
-            "user": "someone",
-            "store": True,
-            "metadata": {"a": "b"},
-            "service_tier": "auto",
-            "moderation": "low",
-        },
+        {"response_format": None, "regex": None, "choice": None, "grammar": None},
+        {"user": "a", "store": True, "metadata": {"a": "b"}, "service_tier": "auto", "moderation": "low"},
+        {"safety_identifier": "a", "prompt_cache_key": "b"},
     ],
 )
-async def test_what_changes_nothing_is_accepted(http: httpx.AsyncClient, fields: Any) -> None:
-    await complete(http, **fields)
+async def test_what_is_accepted(http: httpx.AsyncClient, fields: Any) -> None:
+    answer = await http.post("/v1/completions", json={"model": "poet", "prompt": "a", **fields})
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize(
     "fields",
-    [
-        {"suffix": "end"},
-        {"best_of": 2},
-        {"best_of": 1, "n": 2},
-        {"presence_penalty": 0.1},
-        {"presence_penalty": False},
-        {"frequency_penalty": -1},
-        {"logit_bias": {"1": 5}},
-        {"min_tokens": 1},
-        {"min_p": 0.1},
-        {"repetition_penalty": 1.1},
-        {"stop_token_ids": [1]},
-        {"ignore_eos": True},
-        {"response_format": {"type": "json_object"}},
-        {"regex": "a+"},
-        {"choice": ["a"]},
-        {"grammar": "root ::= 'a'"},
-        {"prompt_embeds": "AAAA"},
-        {"max_completion_tokens": 5},
-    ],
+    [{"suffix": "end"}, {"prompt_embeds": "AAAA"}, {"max_completion_tokens": 5}, {"top_logprobs": 1}],
 )
-async def test_what_is_not_here_yet_is_unknown(http: httpx.AsyncClient, fields: dict[str, Any]) -> None:
-    answer = await http.post("/v1/completions", json={"model": "poet", "prompt": "a", **fields})
-    error = answer.json()["error"]
-    assert (answer.status_code, error["code"]) == (400, "unknown_parameter")
-    assert error["param"] in fields
+async def test_what_is_not_here_is_unknown(http: httpx.AsyncClient, fields: dict[str, Any]) -> None:
+    error = await refused(http, next(iter(fields)), **fields)
+    assert error["code"] == "unknown_parameter"
