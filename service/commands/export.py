@@ -1,21 +1,36 @@
-"""`atelier export`: options in, a published package and its comparison with torch out."""
+"""`atelier export`: options in, a published package and its comparison with what it was made from out."""
 
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Final, TypeAlias
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from model_store.export import graph_process
 from model_store.export.draft import Draft
+from model_store.export.hf.options import Options as DirectoryOptions
+from model_store.export.hf.options import Precision, Target
 from model_store.export.options import NOT_STATED, Options, complete, graph_draft
-from model_store.manifest import Family, Task
-from service.commands.publishing import Steps, clear_errors, parity_table, publish, published, store_address
+from model_store.manifest import Family, Manifest, Task
+from service.commands.publishing import (
+    Steps,
+    clear_errors,
+    parity_table,
+    publish,
+    published,
+    quality_table,
+    store_address,
+)
+from service.settings import set_environment
 
 GRAPH: Final = "The graph"
 PACKAGE: Final = "The package"
 ORIGIN: Final = "Where the weights come from"
+PRECISION: Final = "Precision"
 
 Factory: TypeAlias = Annotated[
     str, typer.Argument(metavar="MODULE:FACTORY", help="What returns the torch.nn.Module, without arguments.")
@@ -84,6 +99,49 @@ DataLicence: TypeAlias = Annotated[str, typer.Option(rich_help_panel=ORIGIN, hel
 Attribution: TypeAlias = Annotated[str, typer.Option(rich_help_panel=ORIGIN, help="Who is to be named.")]
 Home: TypeAlias = Annotated[str, typer.Option(rich_help_panel=ORIGIN, help="Where the data is published.")]
 
+DirectoryArgument: TypeAlias = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DIR", help="A model's local directory: config.json, safetensors, tokenizer.json."
+    ),
+]
+PrecisionOption: TypeAlias = Annotated[
+    Precision,
+    typer.Option(
+        "--precision",
+        rich_help_panel=PRECISION,
+        help="int8 and int4 round weights in blocks; fp16 and bf16 keep them in 16 bits, and compute in them on CUDA.",
+    ),
+]
+TargetOption: TypeAlias = Annotated[
+    Target, typer.Option("--device", rich_help_panel=PRECISION, help="Where the package will run.")
+]
+Block: TypeAlias = Annotated[
+    int, typer.Option(rich_help_panel=PRECISION, help="Weights that share a scale: 16, 32, 64, 128 or 256.")
+]
+MaxKl: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--max-kl",
+        min=0,
+        rich_help_panel=PRECISION,
+        help="Most that rounding may cost, in nats a token (KL from float32). "
+        "Without: 0.01 (fp16), 0.02 (bf16), 0.05 (int8), 0.5 (int4).",
+    ),
+]
+CalibrationText: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration",
+        rich_help_panel=PRECISION,
+        help="Text to measure that on. Without: texts that the model itself writes.",
+    ),
+]
+Adapter: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(rich_help_panel=GRAPH, help="PEFT directory of a LoRA to merge into the weights."),
+]
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -135,6 +193,111 @@ def torch(  # noqa: PLR0917 - each argument is one option of the command
             manifest = publish(describe(options, steps), address, steps)
         console.print(parity_table(steps.figures))
         console.print(published(manifest, address), soft_wrap=True)
+
+
+@app.command()
+def hf(  # noqa: PLR0917 - each argument is one option of the command
+    directory: DirectoryArgument,
+    name: Name,
+    precision: PrecisionOption = "fp32",
+    device: TargetOption = "cpu",
+    context: Context = None,
+    adapter: Adapter = None,
+    block: Block = 32,
+    max_kl: MaxKl = None,
+    calibration: CalibrationText = None,
+    store: StoreOption = None,
+    description: Description = "",
+    licence: Licence = NOT_STATED,
+    data: Data = NOT_STATED,
+    data_licence: DataLicence = NOT_STATED,
+    attribution: Attribution = NOT_STATED,
+    home: Home = NOT_STATED,
+) -> None:
+    """Export a local Hugging Face directory, prove that it computes what transformers does, and publish it.
+
+    Decoders (Llama, Qwen, Mistral, Phi, Gemma, SmolLM, GPT-2, GPT-NeoX, ...), encoder-decoders (T5, Marian, BART) and encoders
+    (BERT, MiniLM, classifiers). Nothing is downloaded, no code of the directory runs, and no pickle is read.
+    """
+    options = DirectoryOptions(
+        name, precision, device, context, adapter, block, max_kl, calibration,
+        description=description, licence=licence, data=data, data_licence=data_licence, attribution=attribution, home=home,
+    )  # fmt: skip
+
+    def work(address: str, steps: Steps) -> Manifest:
+        set_environment({"ORT_DISABLE_TELEMETRY": "1"})  # before the import
+        from model_store.export.hf.export import export_directory
+
+        return export_directory(directory, address, options, steps.witness)
+
+    run(store, work, "The package beside transformers")
+
+
+@app.command()
+def onnx(  # noqa: PLR0917 - each argument is one option of the command
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.onnx", help="A graph made elsewhere, its weights beside it.")
+    ],
+    name: Name,
+    task: TaskOption,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option("--map", rich_help_panel=GRAPH, help="Role of an input or output, as name:role."),
+    ] = None,
+    tokenizer: Tokenizer = None,
+    context: Context = None,
+    store: StoreOption = None,
+    description: Description = "",
+    licence: Licence = NOT_STATED,
+    data: Data = NOT_STATED,
+    data_licence: DataLicence = NOT_STATED,
+    attribution: Attribution = NOT_STATED,
+    home: Home = NOT_STATED,
+) -> None:
+    """Publish an ONNX graph that was made elsewhere, if it runs and its rows do not depend on each other.
+
+    Roles are guessed from names, types and shapes and shown; where one cannot be guessed, the command says what to add.
+    """
+    console = Console(highlight=False)
+
+    def work(address: str, steps: Steps) -> Manifest:
+        set_environment({"ORT_DISABLE_TELEMETRY": "1"})  # before the import
+        from model_store.export.foreign import Options as ForeignOptions
+        from model_store.export.foreign import export_graph
+
+        options = ForeignOptions(
+            name, task, tuple(mapping or ()), tokenizer, context,
+            description=description, licence=licence, data=data, data_licence=data_licence, attribution=attribution, home=home,
+        )  # fmt: skip
+        return export_graph(
+            file, address, options, steps.witness, lambda roles: console.print(roles_table(roles))
+        )
+
+    run(store, work, "Rows together beside rows alone")
+
+
+def run(store: str | None, work: Callable[[str, Steps], Manifest], title: str) -> None:
+    """Do the work with its steps in view, then print its figures, what is measured of the package, and where it went."""
+    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    with clear_errors(errors):
+        address = store_address(store)
+        with Steps(console) as steps:
+            manifest = work(address, steps)
+        console.print(parity_table(steps.figures, title, "error"))
+        if manifest.quality:
+            console.print(quality_table(manifest.quality))
+        console.print(published(manifest, address), soft_wrap=True)
+
+
+def roles_table(roles: Mapping[str, tuple[str, str]]) -> Table:
+    """Each tensor's name, its type and shape, and the role it has been given; of the layers' states the first one's."""
+    table = Table(
+        "tensor", "type", "role", title="Roles (change one with --map name:role)", title_justify="left"
+    )
+    for tensor, (kind, role) in roles.items():
+        if not role.startswith(("past_key_values.", "present.")) or ".0." in role:
+            table.add_row(escape(tensor), escape(kind), escape(role))
+    return table
 
 
 def describe(options: Options, steps: Steps) -> Draft:

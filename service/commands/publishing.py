@@ -103,14 +103,16 @@ def publish(draft: Draft, address: str, steps: Steps) -> Manifest:
     return export_and_publish(draft, address, steps.witness)
 
 
-def parity_table(figures: Iterable[Figure]) -> Table:
-    """Each output's worst relative error beside the largest allowed."""
-    table = Table("graph", "output", title="ONNX Runtime beside torch", title_justify="left")
-    for heading in ("cases", "relative error", "allowed"):
+def parity_table(
+    figures: Iterable[Figure], title: str = "ONNX Runtime beside torch", error: str = "relative error"
+) -> Table:
+    """Each output's worst error beside the largest allowed."""
+    table = Table("graph", "output", title=title, title_justify="left")
+    for heading in ("cases", error, "allowed"):
         table.add_column(heading, justify="right")
     for each in figures:
-        error, limit = (f"{each.error:.1e}", f"{each.limit:.0e}") if each.limit else ("equal", "equal")
-        table.add_row(escape(each.graph), escape(each.output), str(each.cases), error, limit)
+        found, limit = (f"{each.error:.1e}", f"{each.limit:.0e}") if each.limit else ("equal", "equal")
+        table.add_row(escape(each.graph), escape(each.output), str(each.cases), found, limit)
     return table
 
 

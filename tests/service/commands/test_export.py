@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx_ir
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -15,15 +16,17 @@ from model_store.manifest import Image
 from model_store.session import Device, open_graph
 from model_store.store import Store
 from service.commands.export import app
+from tests.model_store.export.hf.tiny import save, save_tokenizer
 from tests.model_store.export.modules import Autoencoder
+from tests.model_store.export.test_foreign import decoder
 
 HERE = "tests.model_store.export.modules"
 GENERATOR = ["--name", "tiny-gan", "--task", "image-generation", "--family", "gan"]
 LATENT = ["--example", "latent=float32[batch,4]"]
 
 
-def run(*arguments: str) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, ["torch", *arguments], terminal_width=160)
+def run(*arguments: str, command: str = "torch") -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [command, *arguments], terminal_width=160)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.stdout, result.stderr
@@ -84,6 +87,78 @@ def test_a_module_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     assert status == 1
     assert shown.startswith("✗ run the module in torch")
     assert errors == "✗ 'no_such_file:Net' cannot be imported: No module named 'no_such_file'\n"
+
+
+@pytest.mark.filterwarnings("ignore")  # transformers' own, while it makes the model
+def test_a_local_directory_becomes_a_package(tmp_path: Path) -> None:
+    directory, store = save("llama", tmp_path / "model"), tmp_path / "store"
+
+    status, shown, errors = run(
+        str(directory),
+        "--name",
+        "tiny",
+        "--context",
+        "128",
+        "--precision",
+        "int8",
+        "--store",
+        str(store),
+        command="hf",
+    )
+
+    assert (status, errors) == (0, "")
+    assert [line[:2] for line in shown.splitlines()[:6]] == ["✓ "] * 6
+    assert "The package beside transformers" in shown
+    assert re.search(r"step +│ greedy tokens, 3 rows +│ +192 │ +equal │ +equal", shown)
+    assert re.search(r"KL of int8 from float32 +│ +8 │ +[0-9.e-]+ │ +5e-02", shown)
+    assert re.search(r"perplexity ↓", shown)
+    assert "✓ Published tiny version 1" in shown
+    manifest = Store(str(store)).open("tiny").manifest
+    assert manifest.quantization is not None
+    assert manifest.quantization.bits == 8
+
+
+@pytest.mark.parametrize(
+    ("files", "complaint"),
+    [
+        ({}, "there is no config.json: this is no Hugging Face model directory"),
+        ({"config.json": "{}", "pytorch_model.bin": ""}, "the weights are pickled"),
+        ({"config.json": '{"architectures": ["ResNet"]}', "model.safetensors": ""}, "ResNet is no decoder"),
+    ],
+)
+def test_a_directory_that_cannot_be_exported_is_one_sentence(
+    files: dict[str, str], complaint: str, tmp_path: Path
+) -> None:
+    for name, content in files.items():
+        tmp_path.joinpath(name).write_text(content)
+
+    status, _, errors = run(str(tmp_path), "--name", "tiny", "--store", str(tmp_path / "store"), command="hf")
+
+    assert status == 1
+    assert complaint in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_a_graph_made_elsewhere_becomes_a_package(tmp_path: Path) -> None:
+    onnx_ir.save(decoder(), tmp_path / "model.onnx")
+    save_tokenizer(tmp_path)
+    options = ["--name", "made", "--task", "text-generation", "--tokenizer", str(tmp_path / "tokenizer.json")]
+
+    status, shown, errors = run(
+        str(tmp_path / "model.onnx"),
+        *options,
+        "--context",
+        "32",
+        "--store",
+        str(tmp_path / "store"),
+        command="onnx",
+    )
+
+    assert (status, errors) == (0, "")
+    assert re.search(r"position_ids +│ INT64\[batch, sequence\] +│ position_ids", shown)
+    assert re.search(r"ids +│ INT64\[batch, sequence\] +│ input_ids", shown)
+    assert "logits, ragged rows" in shown
+    assert "✓ Published made version 1" in shown
 
 
 def test_without_torch_the_command_says_what_to_install(
