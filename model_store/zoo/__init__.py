@@ -9,4 +9,12 @@ and returns the `Draft` to publish (the command fills in how long the training t
 
 from typing import Final
 
-NAMES: Final = ("fashion-ae", "fashion-vae", "fashion-gan", "shakespeare-lstm", "shakespeare-gpt")
+NAMES: Final = (
+    "fashion-ae",
+    "fashion-vae",
+    "fashion-gan",
+    "shakespeare-lstm",
+    "shakespeare-gpt",
+    "tldr-gpt",
+    "eng-fra",
+)

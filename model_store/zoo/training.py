@@ -10,28 +10,29 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Muon, Optimizer
 
 from model_store.export.draft import Progress
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: `steps` updates, a linear warm-up, then a linear decay of the rate to zero.
+    """How long and how fast: `steps` updates, a linear warm-up, and a linear decay of the rate to zero.
 
-    The warm-up is at most a tenth of the steps.
+    The warm-up is at most a tenth of the steps; the decay takes the share `decay` of what follows it, at the end.
     """
 
     steps: int
     warmup: int
     evaluate_every: int
+    decay: float = 1.0
 
     def rate(self, step: int) -> float:
         """The share of the full learning rate for `step` (0-based): in (0, 1]."""
         warmup = min(self.warmup, self.steps // 10)
         rising = (step + 1) / (warmup + 1)
-        falling = (self.steps - step) / (self.steps - warmup)
-        return min(rising, falling)
+        falling = (self.steps - step) / (self.decay * (self.steps - warmup))
+        return min(1.0, rising, falling)
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,35 @@ class Checkpoint:
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         return int(state["step"])
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Peak learning rates: `matrix` for Muon, `other` for AdamW. `weight_decay` is for both."""
+
+    matrix: float = 5e-3
+    other: float = 3e-3
+    weight_decay: float = 0.1
+
+
+def optimizers(model: nn.Module, rates: Rates) -> list[Optimizer]:
+    """Muon for the matrices, AdamW for embeddings and everything else."""
+    embeddings = {id(each.weight) for each in model.modules() if isinstance(each, nn.Embedding)}
+    matrices = [each for each in model.parameters() if each.ndim == 2 and id(each) not in embeddings]
+    others = [each for each in model.parameters() if each.ndim != 2 or id(each) in embeddings]
+    decay = rates.weight_decay
+    return [
+        Muon(matrices, lr=rates.matrix, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        AdamW(others, lr=rates.other, betas=(0.9, 0.98), weight_decay=decay, fused=True),
+    ]
+
+
+def in_bfloat16(model: nn.Module, *inputs: Tensor) -> Tensor:
+    """Logits f32, computed in bfloat16 throughout; gradients reach the float32 weights."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    reduced = {name: value.bfloat16() for name, value in tensors}
+    logits: Tensor = torch.func.functional_call(model, reduced, inputs)
+    return logits.float()
 
 
 def dropout(x: Tensor, chance: float) -> Tensor:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from model_store.zoo.training import Checkpoint, Schedule, dropout, fit
+from model_store.zoo.training import Checkpoint, Rates, Schedule, dropout, fit, in_bfloat16, optimizers
 
 
 def nothing(step: int, total: int, figures: Mapping[str, float]) -> None:
@@ -150,3 +150,44 @@ def test_dropout_keeps_the_dtype_and_passes_gradients_where_kept() -> None:
     assert x.grad is not None
     assert torch.equal(x.grad != 0, dropped != 0)
     assert math.isfinite(float(x.grad.sum()))
+
+
+def test_a_late_decay_holds_the_full_rate_and_then_falls_to_zero() -> None:
+    schedule = Schedule(100, warmup=10, evaluate_every=10, decay=0.5)
+    assert [schedule.rate(step) for step in (10, 30, 55)] == [1, 1, 1]
+    assert schedule.rate(78) == pytest.approx(22 / 45)
+    assert schedule.rate(99) == pytest.approx(1 / 45)
+
+
+class Words(nn.Module):
+    """Token ids to logits, with one weight of every kind, one of them used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(30, 8)
+        self.matrix = nn.Linear(8, 8)
+        self.norm = nn.LayerNorm(8)
+        self.register_buffer("shift", torch.rand(8))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        mixed = self.norm(self.matrix(self.embedding(ids)) + self.get_buffer("shift"))
+        return nn.functional.linear(mixed, self.embedding.weight)
+
+
+def test_muon_takes_the_matrices_and_every_weight_has_one_optimizer() -> None:
+    model = Words()
+    muon, adam = optimizers(model, Rates(matrix=1e-3, other=2e-3, weight_decay=0.0))
+    taken = [[id(each) for group in one.param_groups for each in group["params"]] for one in (muon, adam)]
+    assert taken[0] == [id(model.matrix.weight)]
+    assert sorted(taken[0] + taken[1]) == sorted(id(each) for each in model.parameters())
+    assert [one.param_groups[0]["lr"] for one in (muon, adam)] == [1e-3, 2e-3]
+
+
+def test_half_precision_is_near_and_its_gradients_reach_the_weights() -> None:
+    torch.manual_seed(0)
+    model, ids = Words(), torch.randint(30, (2, 5))
+    reduced = in_bfloat16(model, ids)
+    assert reduced.dtype == torch.float32
+    torch.testing.assert_close(reduced, model(ids), rtol=0.1, atol=0.1)
+    torch.autograd.backward(reduced.sum())
+    assert all(each.grad is not None and each.grad.dtype == torch.float32 for each in model.parameters())
