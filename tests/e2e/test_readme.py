@@ -12,6 +12,7 @@ import requests
 from PIL import Image
 
 from tests.e2e.conftest import Service, end, short_folder, start
+from tests.model_store.export.hf.tiny import save
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(
@@ -61,7 +62,7 @@ def test_the_commands_are_those_of_the_makefile() -> None:
 
 
 def test_the_first_curl_answers_as_shown(shipped: Service, tmp_path: Path) -> None:
-    [text] = blocks("sh", "shakespeare-gpt")
+    [text] = blocks("sh", "ROMEO")
     [shown] = blocks("json", "choices")
     answer = json.loads(shell(shipped, text, tmp_path))
     assert shape(answer) == shape(json.loads(shown))
@@ -101,7 +102,7 @@ def test_every_line_the_terminal_offers_works(shipped: Service, tmp_path: Path) 
 
 def test_a_model_is_exported_and_served_as_the_readme_says(tmp_path: Path) -> None:
     [model] = blocks("python", "nn.Module")
-    [export] = blocks("sh", "atelier export")
+    [export] = blocks("sh", "atelier export torch")
     (tmp_path / "denoiser.py").write_text(model, encoding="utf-8")
     train = "import denoiser, torch; torch.save(denoiser.Denoiser().state_dict(), 'trained.pt')"
     subprocess.run([sys.executable, "-c", train], cwd=tmp_path, check=True)
@@ -117,3 +118,13 @@ def test_a_model_is_exported_and_served_as_the_readme_says(tmp_path: Path) -> No
             assert len(names) == 1
         finally:
             end(running)
+
+
+def test_a_hugging_face_directory_is_exported_as_the_readme_says(tmp_path: Path) -> None:
+    save("llama", tmp_path / "my-llama")
+    [export] = blocks("sh", "atelier export hf")
+    command = export.replace("atelier ", f"{Path(sys.executable).with_name('atelier')} ")
+    done = subprocess.run(["bash", "-ec", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The package beside transformers" in done.stdout
+    assert (tmp_path / "packages" / "my-llama" / "1" / "model.json").is_file()
