@@ -60,9 +60,10 @@ def test_kill_9_of_a_host_replica_under_load(fragile: Service) -> None:
 def test_kill_9_in_the_middle_of_a_stream_is_an_error_event(fragile: Service) -> None:
     body = {
         "model": "tiny-text",
-        "prompt": ["abc"] * 16,
+        "prompt": ["abc"] * 128,
         "max_tokens": 40,
         "temperature": 1,
+        "ignore_eos": True,
         "stream": True,
         "n": 8,
     }

@@ -54,7 +54,6 @@ class Chats:
         last = deltas[-1]
         call.version, call.timings = last.version or card.version, last.timings
         start = head(call, card, "chat.completion", "chatcmpl", request.seed)
-        start["usage"] = usage_fields(last.usage or Usage())
         return await beside(written_size(deltas), _written, start, deltas, turns)
 
     async def _events(
@@ -85,7 +84,7 @@ class Chats:
 
 def _written(start: dict[str, Any], deltas: Sequence[TextDelta], turns: Sequence[Turn]) -> Answer:
     choices = [{"index": delta.row, **turns[delta.row].whole(delta)} for delta in deltas]
-    return json_answer({**start, "choices": choices})
+    return json_answer({**start, "choices": choices, "usage": usage_fields(deltas[-1].usage or Usage())})
 
 
 def _message(call: Call, body: ChatRequest, use: ToolUse) -> Complete:

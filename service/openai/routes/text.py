@@ -49,7 +49,6 @@ class Text:
             raise in_place(error, names) from None
         last = deltas[-1]
         call.version, call.timings = last.version or card.version, last.timings
-        start["usage"] = usage_fields(last.usage or Usage())
         return await beside(written_size(deltas), _whole, start, deltas, request)
 
     async def _events(
@@ -79,7 +78,8 @@ def prompts_of(prompt: str | list[str] | list[int] | list[list[int]]) -> tuple[s
 
 
 def _whole(start: dict[str, Any], deltas: Sequence[TextDelta], request: Complete) -> Answer:
-    return json_answer({**start, "choices": [_choice(delta, request) for delta in deltas]})
+    choices = [_choice(delta, request) for delta in deltas]
+    return json_answer({**start, "choices": choices, "usage": usage_fields(deltas[-1].usage or Usage())})
 
 
 def _names(body: CompletionRequest) -> dict[str, str]:
