@@ -38,7 +38,8 @@ def test_a_weight_moves_by_half_a_step_unless_it_is_cut_off(
     most = (1 << (bits - 1)) - 1
     inside = np.abs(matrix) <= (most - 0.5) * steps
     assert blocks.zeros is not None or (apart <= steps / 2 + 1e-6)[inside].all()
-    cut = (most + 1) / min(SHRINKS) - most if bits == 4 else 1  # the end with a step less, at the smallest range
+    smallest = min(SHRINKS) if bits == 4 else 1
+    cut = (most + 1) / smallest - most  # at the end of the range that has a step less
     assert (apart <= cut * steps + 1e-6).all()
     assert blocks.error == pytest.approx(np.square(apart, dtype=np.float64).sum(), rel=1e-3, abs=1e-9)
 
