@@ -75,18 +75,25 @@ class Controls:
     def fill(self, rows: Seq[Sequence | None]) -> Shape:
         """Write what changes with every token, row i for slot i (None: takes no part); the sizes that this needs."""
         count = len(rows)
-        edited = max((len(work.edits) for work in rows if work and work.edits is not None), default=0)
-        most = max((work.request.logprobs or 0 for work in rows if work), default=0)
+        edited, most, masked = 0, 0, False
+        for slot, work in enumerate(rows):
+            if work is None:
+                continue
+            request = work.request
+            if request.temperature > 0:
+                self.uniform[slot] = work.uniforms.next()
+            if work.edits is not None:
+                edited = max(edited, len(work.edits))
+            most = max(most, request.logprobs or 0)
+            masked = masked or work.words is not None
+        sorts = int(self._candidates[:count].max())
         shape = Shape(
             count,
             _bucket(edited, self.vocabulary),
-            any(work is not None and work.words is not None for work in rows),
-            _bucket(int(self._candidates[:count].max()), self.vocabulary) if self._sorts(count) else 1,
+            masked,
+            _bucket(sorts, self.vocabulary) if sorts > 1 else 1,
             min(ALTERNATIVES, self.vocabulary) if most else 0,
         )
-        for slot, work in enumerate(rows):
-            if work is not None:
-                self.uniform[slot] = work.uniforms.next()
         if shape.edits:
             self._fill_edits(rows, shape.edits)
         if shape.masked:
@@ -121,9 +128,6 @@ class Controls:
         inputs = self.inputs(Shape(rows, alternatives=alternatives))
         zeros = {"temperature": np.zeros(rows, np.float32)}
         return {**inputs, **zeros, "select": selected, "target": target}
-
-    def _sorts(self, count: int) -> bool:
-        return bool((self._candidates[:count] > 1).any())
 
     def _edit_arrays(self, size: int) -> tuple[Array, Array, Array]:
         if size not in self._edits:
@@ -182,10 +186,21 @@ class Answers:
 
     def chosen(self, row: int, place: int, alternatives: int, wanted: int | None) -> Chosen:
         """What the graph says of one position."""
-        ids, logprobs = self.top(alternatives)
-        top = (
-            tuple(zip(ids[row, place, :wanted].tolist(), logprobs[row, place, :wanted].tolist(), strict=True))
-            if wanted
-            else ()
+        return Chosen(
+            int(self.token[row, place]),
+            float(self.logprob[row, place]),
+            self._best(row, place, alternatives, wanted) if wanted else (),
         )
-        return Chosen(int(self.token[row, place]), float(self.logprob[row, place]), top)
+
+    def each(self, alternatives: int, wanted: Seq[int | None]) -> list[Chosen]:
+        """What the graph says of the first position of the first rows."""
+        count = len(wanted)
+        tokens, logprobs = self.token[:count, 0].tolist(), self.logprob[:count, 0].tolist()
+        if not any(wanted):
+            return list(map(Chosen, tokens, logprobs))
+        tops = (self._best(row, 0, alternatives, most) if most else () for row, most in enumerate(wanted))
+        return list(map(Chosen, tokens, logprobs, tops))
+
+    def _best(self, row: int, place: int, alternatives: int, wanted: int) -> tuple[tuple[int, float], ...]:
+        ids, logprobs = (array[row, place, :wanted].tolist() for array in self.top(alternatives))
+        return tuple(zip(ids, logprobs, strict=True))

@@ -6,6 +6,7 @@ prompt's last token is fed in a decode as every token after it, so only decodes 
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import replace
@@ -312,20 +313,27 @@ class TextProgram:
         self._chunks.decoded(self._clock() - began)
         self._observe("decode", began, len(active))
         self._slots.keep([row.slot for row in active], len(rows))
+        wanted = [work.request.logprobs if work else None for work in works]
+        chosen = self._answers.each(shape.alternatives, wanted)
+        now = self._clock()
+        self._observe_tokens(active, now)
         for row in active:
             self._feed(row, 1)
-            wanted = row.work.request.logprobs
-            self._push(row, self._answers.chosen(row.slot, 0, shape.alternatives, wanted), events)
+            self._push(row, chosen[row.slot], now, events)
 
-    def _push(self, row: TextRow, chosen: Chosen, events: Events) -> None:
-        work, now = row.work, self._clock()
-        if not work.generated:
-            work.first_seconds = now
-            self._first_token.observe(now - row.submitted)
-        else:
-            self._inter_token.observe(now - work.last_seconds)
-        work.last_seconds = now
-        self._completion_tokens.inc()
+    def _observe_tokens(self, rows: Seq[TextRow], now: float) -> None:
+        """Each of these rows has its next token."""
+        self._completion_tokens.inc(len(rows))
+        for last, count in Counter(row.work.last_seconds for row in rows if row.work.generated).items():
+            self._inter_token.tally(now - last, count)
+        for row in rows:
+            if not row.work.generated:
+                row.work.first_seconds = now
+                self._first_token.observe(now - row.submitted)
+            row.work.last_seconds = now
+
+    def _push(self, row: TextRow, chosen: Chosen, now: float, events: Events) -> None:
+        work = row.work
         delta = work.push(chosen)
         if work.broken:
             row.ticket.fail_soon(

@@ -1,9 +1,8 @@
 """One sequence on its way: what it was asked, what it has said, what may be sent. Knows no graph and no slot."""
 
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -33,8 +32,7 @@ class Uniforms:
         return self._block.pop()
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(NamedTuple):
     """What the graph says of one position: the token, its log-probability, the most probable tokens with theirs."""
 
     token: int

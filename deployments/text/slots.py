@@ -54,6 +54,7 @@ class Slots:
         self.prefixes = Prefixes(count)
         self._states = [_Memory(state, count, context, device) for state in text.state]
         self._sources = [_Memory(state, count, context, device) for state in source]
+        self._copied = [each for each in self._states if each.present is not each.past]
 
     @property
     def keeps(self) -> bool:
@@ -78,9 +79,7 @@ class Slots:
 
     def keep(self, slots: Sequence[int], live: int) -> None:
         """Make what the step wrote for some of the first `live` slots the past of the next."""
-        for each in self._states:
-            if each.present is each.past:
-                continue
+        for each in self._copied:
             if len(slots) == live:
                 each.past.copy_from(each.present, 0, live)
             else:

@@ -149,9 +149,8 @@ def _edited(n: Nodes, last: str, vocabulary: int, *, branches: bool) -> str:
     bits = _bits(n) if branches else _divided(n)
     flat = n("Reshape", bits, n.ints(0, words * 32))
     allowed = n("Cast", n("Slice", flat, n.ints(0), n.ints(vocabulary), n.ints(1)), to=TensorProto.BOOL)
-    rows = n("Gather", last, "mask_row", axis=0)
-    masked = n("Where", allowed, rows, n.number(MASKED))
-    return n("ScatterND", last, n("Unsqueeze", "mask_row", n.ints(1)), masked)
+    most = n("Where", allowed, n.number(np.inf), n.number(MASKED))
+    return n("ScatterND", last, n("Unsqueeze", "mask_row", n.ints(1)), most, reduction="min")
 
 
 def _bits(n: Nodes) -> str:

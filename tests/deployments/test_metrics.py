@@ -1,5 +1,6 @@
 import math
 
+import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -39,3 +40,22 @@ def test_two_processes_worth_of_metrics_do_not_meet() -> None:
     one.images.labels("m").inc(3)
     assert one.registry.get_sample_value("atelier_images_total", {"model": "m"}) == 3
     assert other.registry.get_sample_value("atelier_images_total", {"model": "m"}) is None
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.001, 0.0011, 640.0, 641.0])
+def test_a_tally_is_what_as_many_observations_are(amount: float) -> None:
+    told, counted = Metrics(CollectorRegistry()), Metrics(CollectorRegistry())
+
+    for _ in range(3):
+        told.inter_token_seconds.labels("m").observe(amount)
+    counted.inter_token_seconds.labels("m").tally(amount, 3)
+
+    assert _samples(told) == pytest.approx(_samples(counted))
+
+
+def _samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+    }
