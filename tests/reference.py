@@ -29,6 +29,8 @@ _HEADLINES = {
     },
     "shakespeare-lstm": {"nats_per_char": "nats per character"},
     "shakespeare-gpt": {"nats_per_char": "nats per character"},
+    "tldr-gpt": {"exact_match": "exactly the right command", "chrf": "chrF"},
+    "eng-fra": {"bleu": "BLEU", "chrf": "chrF"},
 }
 _HOSTS_EXAMPLE = """`atelier serve --hosts FILE`, and the `args` of the host applications on Kubernetes. Every field has a default.
 
@@ -41,7 +43,7 @@ hosts:
     replicas: 2
     num_cpus: 2
 ```"""
-_SUBCOMMANDS = {"models": ("list", "show", "verify", "pull", "push"), "export": ("torch",)}
+_SUBCOMMANDS = {"models": ("list", "show", "verify", "pull", "push"), "export": ("torch", "hf", "onnx")}
 
 
 def page() -> str:
