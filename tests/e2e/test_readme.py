@@ -85,13 +85,15 @@ def test_the_other_curl_lines(shipped: Service, tmp_path: Path) -> None:
     assert size(tmp_path / "sketch.png") == (28, 28)
     assert '"is_anomaly"' in output
     assert "data: [DONE]" in output
+    assert "cargo build --release" in output
+    assert "nous resterons à la maison." in output
     assert output.count('"object":"output"') == 8
 
 
 def test_every_line_the_terminal_offers_works(shipped: Service, tmp_path: Path) -> None:
     offered = re.findall(r"^curl .*?(?:\n  .*?)?$", shipped.output, re.MULTILINE)
     lines = [line for line in shipped.output.split("\n\n") if line.strip().startswith("curl")]
-    assert len(lines) == 5, offered
+    assert len(lines) == 7, offered
     for line in lines:
         output = shell(shipped, line, tmp_path)
         assert "error" not in output

@@ -102,8 +102,8 @@ def test_peers_that_are_not_there_take_no_part(tmp_path: Path) -> None:
 def test_ours_is_compared_at_the_same_case() -> None:
     case = Case(8, 32)
     found = {
-        ("fp32", text_peers.OURS, case): Rates(240, 200, 0.1),
-        ("fp32", "llama.cpp", case): Rates(100, 100, 0.1),
+        ("fp32", text_peers.OURS, case): [Rates(240, 200, 0.1), Rates(120, 100, 0.2), Rates(250, 200, 0.1)],
+        ("fp32", "llama.cpp", case): [Rates(100, 100, 0.1), Rates(50, 50, 0.2), Rates(50, 50, 0.2)],
     }
     ours, theirs = text_peers.compared(found)
     assert (ours.ours, theirs.ours, theirs.ours_whole, theirs.aim) == (1.0, 2.4, 2.0, 1.2)

@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from statistics import median
 
 from rich.table import Table
 from uvicorn.loops.auto import auto_loop_factory
@@ -37,12 +38,13 @@ AIMS = {
 }
 """What ours should be of a peer's decode rate, by peer and streams."""
 Key = tuple[str, str, Case]
-Measured = dict[Key, Rates]
+Measured = dict[Key, list[Rates]]
+"""One entry a round."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Medians of one engine in one case, and ours as a multiple of it."""
+    """Medians of one engine in one case, and ours as a multiple of it: the median of the rounds' ratios."""
 
     precision: str
     engine: str
@@ -93,22 +95,23 @@ class Contest:
 
 
 def measure(contest: Contest, cases: Sequence[Case], rounds: int) -> Measured:
-    """Medians over the rounds, after one short case for warmth."""
+    """All rounds, after one short case for warmth."""
     list(contest.round([Case(2, 8, 4)], seed=99))
-    seen: dict[Key, list[Rates]] = defaultdict(list)
+    seen: Measured = defaultdict(list)
     for number in range(rounds):
         for engine, case, found in contest.round(cases, number):
             seen[contest.precision, engine, case].append(found)
-    return {key: medians(runs) for key, runs in seen.items()}
+    return seen
 
 
 def compared(found: Measured) -> list[Line]:
-    """Each engine's figures beside ours."""
+    """Each engine's figures beside ours in the same round: a shared machine is faster in one minute than in the next."""
     lines = []
-    for (precision, engine, case), its in found.items():
-        ours = found.get((precision, OURS, case))
-        share = ours.decode / its.decode if ours else 0.0
-        whole = ours.whole / its.whole if ours else 0.0
+    for (precision, engine, case), runs in found.items():
+        its = medians(runs)
+        pairs = list(zip(found.get((precision, OURS, case), ()), runs, strict=False))
+        share = median(ours.decode / theirs.decode for ours, theirs in pairs) if pairs else 0.0
+        whole = median(ours.whole / theirs.whole for ours, theirs in pairs) if pairs else 0.0
         aim = AIMS.get((engine, case.streams))
         lines.append(Line(precision, engine, case, its.decode, its.whole, its.first, share, whole, aim))
     return lines

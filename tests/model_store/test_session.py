@@ -1,6 +1,7 @@
 """Sessions, bindings and state on the CPU; what needs a GPU is at the end and skipped without one."""
 
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from model_store.errors import (
 )
 from model_store.session import Binding, Device, Session, choose_device, open_graph
 from model_store.state import StateBuffer
-from model_store.store import Store
+from model_store.store import Store, shipped
 from tests import packages
 from tests.graphs import Array, Sketch
 
@@ -35,6 +36,33 @@ def graph(*, dynamic: bool = True) -> bytes:
     sketch.output("y", "float32", "batch" if dynamic else 2, 3)
     sketch.output("sum", "float32")
     return sketch.model("plus")
+
+
+# -- attention -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("own", "seen"), [(None, {True: "1", False: None}), ("0", {True: "0", False: "0"})])
+def test_attention_without_tiles_gives_the_same_numbers(
+    monkeypatch: pytest.MonkeyPatch, own: str | None, seen: dict[bool, str | None]
+) -> None:
+    package = Store(shipped()).open("shakespeare-gpt")
+    name = "ORT_GQA_DISABLE_FLASH_ATTENTION"
+    monkeypatch.delenv(name, raising=False)
+    if own is not None:
+        monkeypatch.setenv(name, own)
+    made: list[str | None] = []
+
+    class Watched(onnxruntime.InferenceSession):  # type: ignore[misc]  # no types
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            made.append(os.environ.get(name))
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr(module.onnxruntime, "InferenceSession", Watched)
+    for untiled in (True, False):
+        open_graph(package, "step", untiled=untiled)  # the golden numbers are the same
+
+    assert made == [seen[True], seen[False]]
+    assert os.environ.get(name) == own
 
 
 # -- devices -------------------------------------------------------------------------------------------------
