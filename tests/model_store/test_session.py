@@ -57,7 +57,7 @@ def test_attention_without_tiles_gives_the_same_numbers(
             made.append(os.environ.get(name))
             super().__init__(*args, **kwargs)
 
-    monkeypatch.setattr(module.onnxruntime, "InferenceSession", Watched)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Watched)
     for untiled in (True, False):
         open_graph(package, "step", untiled=untiled)  # the golden numbers are the same
 
