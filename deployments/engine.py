@@ -19,7 +19,7 @@ from deployments.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
 
-# How long a reader may leave its backlog full before the request is given up; and while the engine stops.
+# How long rows may stand still for a reader while it takes a backlog's worth of events; and while the engine stops.
 STALL_SECONDS: Final = 30.0
 STOPPING_STALL_SECONDS: Final = 1.0
 # Readers do not say when they have read: how often the engine looks while it has nothing else to do.
@@ -71,7 +71,8 @@ class Engine(Generic[Work, Event]):
         self._stopping = False
         self.faults = 0  # steps that failed, one after the other
         self._step_began: float | None = None
-        self._stalled: dict[Ticket[Event], float] = {}
+        self._paused: set[Ticket[Event]] = set()  # when they were last looked at, at
+        self._looked = 0.0
         self._queue_seconds = metrics.queue_seconds.labels(name)
         self._thread = threading.Thread(target=self._run, name=f"engine-{name}", daemon=True)
         metrics.slots.labels(name).set(program.capacity)
@@ -222,12 +223,13 @@ class Engine(Generic[Work, Event]):
             self.program.move(source, target)
 
     def _give_up_stalled(self) -> None:
+        """End requests that hold slots for a reader which, if it reads at all, only trickles."""
         now = self.clock()
-        paused = {row.ticket for row in self.scheduler.live if row.paused}
-        self._stalled = {ticket: self._stalled.get(ticket, now) for ticket in paused}
+        passed, self._looked = now - self._looked, now
+        before, self._paused = self._paused, {row.ticket for row in self.scheduler.live if row.paused}
         patience = STOPPING_STALL_SECONDS if self._stopping else STALL_SECONDS
-        for ticket, since in self._stalled.items():
-            if now - since > patience:
+        for ticket in self._paused & before:
+            if ticket.stall(passed) > patience:
                 ticket.give_up(Unavailable("The answer was not read in time."))
 
     def _fault(self, rows: Sequence[Row[Work, Event]]) -> None:

@@ -69,6 +69,8 @@ class Ticket(Generic[Event]):
         self.unread: deque[Event] = deque()
         self.closed = False  # by the reader or by a failure; the engine drops the rows at its next step
         self.failure: Exception | None = None
+        self._stalled = 0.0  # seconds, since `_mark`
+        self._mark = 0  # of `taken`
         self._reader: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -87,6 +89,13 @@ class Ticket(Generic[Event]):
         """Hand events over. Runs on the event loop."""
         self.unread.extend(events)
         self._wake()
+
+    def stall(self, seconds: float) -> float:
+        """The rows stood still for so long. How long altogether since the reader last took a backlog's worth."""
+        if self.taken - self._mark >= self.backlog:
+            self._stalled, self._mark = 0.0, self.taken
+        self._stalled += seconds
+        return self._stalled
 
     def fail(self, failure: Exception) -> None:
         """End the reader's wait with an error, after what was delivered before. Runs on the event loop."""

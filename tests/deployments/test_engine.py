@@ -296,13 +296,20 @@ async def test_a_reader_that_does_not_read_pauses_its_rows() -> None:
         assert await read(slow, 10 * BACKLOG) == list(range(1, 10 * BACKLOG + 1))
 
 
+async def pass_while_paused(engine: Engine[int, int], clock: Clock, seconds: float) -> None:
+    """Let time pass in which the engine sees its one row paused from beginning to end."""
+    await until(lambda: engine.scheduler.live[0].paused)
+    for step in (0.001, seconds):
+        clock.now += step
+        await until(lambda: engine._looked == clock.now)
+
+
 async def test_a_reader_that_never_reads_is_given_up() -> None:
     clock = Clock()
     with running(Counting(2), clock=clock) as engine:
-        ticket, rows = engine.submit([10 * BACKLOG])
-        await until(lambda: rows[0].paused)
-        clock.now += engine_module.STALL_SECONDS - 1
-        await asyncio.sleep(0.01)
+        ticket, _ = engine.submit([10 * BACKLOG])
+        await until(lambda: engine.scheduler.live)
+        await pass_while_paused(engine, clock, engine_module.STALL_SECONDS - 1)
         assert not ticket.closed
         clock.now += 2
         await until(lambda: not engine.scheduler.live)
@@ -311,13 +318,37 @@ async def test_a_reader_that_never_reads_is_given_up() -> None:
             await ticket.next()
 
 
+async def test_a_reader_that_trickles_is_given_up() -> None:
+    clock = Clock()
+    with running(Counting(2), clock=clock) as engine:
+        ticket, _ = engine.submit([10 * BACKLOG])
+        await until(lambda: engine.scheduler.live)
+        for _ in range(3):
+            assert not ticket.closed
+            await ticket.next()
+            await pass_while_paused(engine, clock, engine_module.STALL_SECONDS / 3)
+        clock.now += 1
+        await until(lambda: ticket.closed)
+
+
+async def test_a_slow_reader_has_the_patience_for_each_backlogs_worth() -> None:
+    clock = Clock()
+    with running(Counting(2), clock=clock) as engine:
+        ticket, _ = engine.submit([10 * BACKLOG])
+        await until(lambda: engine.scheduler.live)
+        for _ in range(4 * 8):
+            await pass_while_paused(engine, clock, engine_module.STALL_SECONDS / 8 - 1)
+            await read(ticket, BACKLOG // 8)
+        assert not ticket.closed
+
+
 async def test_a_reader_that_reads_again_in_time_is_not_given_up() -> None:
     clock = Clock()
     with running(Counting(2), clock=clock) as engine:
         ticket, rows = engine.submit([3 * BACKLOG])
+        await until(lambda: engine.scheduler.live)
         for _ in range(2):
-            await until(lambda: rows[0].paused)
-            clock.now += engine_module.STALL_SECONDS - 1
+            await pass_while_paused(engine, clock, engine_module.STALL_SECONDS - 1)
             await read(ticket, BACKLOG)
         await read(ticket, BACKLOG)
         assert rows[0].done
