@@ -47,7 +47,8 @@ class Scheduler(Generic[Work, Event]):
         most = self.capacity + self.max_waiting
         if len(rows) > most:
             raise BadRequest(
-                f"The request has {len(rows)} rows; this model takes {most} at once.", code="too_many_rows"
+                f"The request makes {len(rows)} rows; this model takes at most {most} at once.",
+                code="too_many_rows",
             )
         if len(self.waiting) + len(rows) > self.capacity - len(self.live):
             self._check(rows)

@@ -11,7 +11,8 @@ from typing import Final, ParamSpec, TypeVar
 
 from deployments.config import HostConfig
 from deployments.effort import SMALL_TEXT, OneShotRequest, encodes_pictures, is_heavy
-from deployments.errors import BadRequest, DeadlineExceeded, ModelNotFound
+from deployments.entry import submit
+from deployments.errors import BadRequest, ModelNotFound
 from deployments.image.draw import Drawing
 from deployments.messages import (
     Card,
@@ -98,14 +99,10 @@ class Studio:
         """Continue text, delta by delta."""
         model = self._text(request)
         sequences = await self._prepare(model, request)
-        ticket, rows = model.engine.submit(
-            sequences,
-            costs=[len(row.prompt) + row.limit for row in sequences],
-            principal=request.principal,
-            priority=request.priority,
-            timeout_seconds=request.timeout_seconds,
+        costs = [len(row.prompt) + row.limit for row in sequences]
+        ticket, rows = submit(
+            model.engine, request, sequences, costs, principal=request.principal, priority=request.priority
         )
-        ticket.expire_after(request.timeout_seconds, _late())
         open_rows = len(rows)
         try:
             while open_rows:
@@ -179,7 +176,7 @@ class Studio:
         heavy = is_heavy(model, request)
         ends = await self._beside(auto.ends, request) if heavy else auto.ends(request)
         tasks = [end for end in ends if isinstance(end, Task)]
-        found, _ = await self._run(model, tasks, request.timeout_seconds) if tasks else ([], [])
+        found, _ = await self._run(model, request, tasks) if tasks else ([], [])
         start, end = (found[end.place]["latent"] if isinstance(end, Task) else end for end in ends)
         if request.timeout_seconds is not None:
             left = request.timeout_seconds - (time.perf_counter() - began)
@@ -196,7 +193,7 @@ class Studio:
         """Prepare, run, finish; what may take long happens beside the event loop."""
         heavy, encodes = is_heavy(model, request), encodes_pictures(model, request)
         tasks = await self._beside(prepare, request) if heavy else prepare(request)
-        results, rows = await self._run(model, tasks, request.timeout_seconds)
+        results, rows = await self._run(model, request, tasks)
         began = time.perf_counter()
         aside = heavy or encodes
         outputs = await self._beside(finish, request, results) if aside else finish(request, results)
@@ -216,14 +213,10 @@ class Studio:
         small = sum(map(len, request.inputs)) <= SMALL_TEXT
         works = encoding.prepare(request) if small else await self._beside(encoding.prepare, request)
         costs = [work.cost for work in works]
-        ticket, rows = model.engine.submit(
-            works,
-            costs=costs,
-            principal=request.principal,
-            priority=request.priority,
-            timeout_seconds=request.timeout_seconds,
+        ticket, rows = submit(
+            model.engine, request, works, costs, principal=request.principal, priority=request.priority
         )
-        answers = await self._gather(model, ticket, len(rows), request.timeout_seconds)
+        answers = await self._gather(model, ticket, len(rows))
         outputs = (
             encoding.embedded(request, answers)
             if isinstance(request, Embed)
@@ -246,16 +239,13 @@ class Studio:
         return Reply((output,), model.manifest.version, usage=Usage(prompt_tokens=tokens))
 
     async def _run(
-        self, model: OneShotModel, tasks: Sequence[Task], timeout_seconds: float | None
+        self, model: OneShotModel, request: Request, tasks: Sequence[Task]
     ) -> tuple[list[Result], list[Row[Task, Done]]]:
-        ticket, rows = model.engine.submit(tasks, timeout_seconds=timeout_seconds)
-        return await self._gather(model, ticket, len(rows), timeout_seconds), rows
+        ticket, rows = submit(model.engine, request, tasks)
+        return await self._gather(model, ticket, len(rows)), rows
 
-    async def _gather(
-        self, model: Model, ticket: Ticket[tuple[int, Answer]], count: int, timeout_seconds: float | None
-    ) -> list[Answer]:
+    async def _gather(self, model: Model, ticket: Ticket[tuple[int, Answer]], count: int) -> list[Answer]:
         """What comes of a request's rows, in their own order."""
-        ticket.expire_after(timeout_seconds, _late())
         answers: dict[int, Answer] = {}
         try:
             while len(answers) < count:
@@ -337,10 +327,6 @@ def _cannot(model: Model, capability: Capability) -> BadRequest:
         code="task_not_supported",
         param="model",
     )
-
-
-def _late() -> DeadlineExceeded:
-    return DeadlineExceeded("The time limit passed before the answer was complete.")
 
 
 def _join(row: int, deltas: Sequence[TextDelta]) -> TextDelta:
