@@ -9,7 +9,6 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry
 from ray import serve
 from ray.serve import Application
-from ray.serve._private import http_util
 from ray.serve.config import BackpressureConfig
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -17,7 +16,6 @@ from deployments.config import HostConfig
 from deployments.host import Host, RemoteModels
 from deployments.metrics import Metrics
 from service.api import create_app
-from service.edge import Edge
 from service.settings import load
 
 _OPTIONS: Final[dict[str, Any]] = {
@@ -27,10 +25,6 @@ _OPTIONS: Final[dict[str, Any]] = {
     "max_surge_percent": 100,
     "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=1),
 }
-
-
-# Ray's own middleware adds a second `x-request-id`, the client's words, to every answer.
-http_util.RequestIdMiddleware = Edge  # type: ignore[assignment,misc]
 
 
 class _Opaque:

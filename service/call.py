@@ -68,7 +68,7 @@ class Call(Request):
 
     def _own_headers(self) -> list[tuple[bytes, bytes]]:
         headers = [(b"x-request-id", self.id.encode())]
-        theirs = self.fields.get(b"x-client-request-id") or self.fields.get(b"x-request-id")
+        theirs = self.fields.get(b"x-client-request-id")
         if theirs and len(theirs) <= CLIENT_ID_LENGTH and _printable(theirs):
             headers.append((b"x-client-request-id", theirs))
         if self.version:

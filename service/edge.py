@@ -1,6 +1,7 @@
 """The outermost layer on Ray Serve: what Ray reads from headers, and what Ray itself answers.
 
-Takes the place of Ray's request-id middleware, in front of everything Ray does with a request. Plain ASGI, no Ray.
+Takes the place of Ray's request-id middleware, in front of everything Ray does with a request: in a replica, and in
+Ray's proxy as well, where a request comes through it. Plain ASGI, no Ray.
 """
 
 import asyncio
@@ -44,7 +45,8 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request through; answers that are not ours become JSON."""
         if scope["type"] == "http":
-            scope["headers"] = [*cleaned(scope["headers"]), WATCHED]
+            # Ray's proxy takes no request without an id.
+            scope["headers"] = [*cleaned(scope["headers"]), WATCHED, (b"x-request-id", new_id().encode())]
             send = _Rewriter(send).send
         await self._app(scope, receive, send)
 

@@ -106,6 +106,7 @@ def runtime_environment(settings: Settings) -> dict[str, str]:
         "RAY_AUTH_MODE": settings.ray_auth_mode,
         "RAY_SERVE_ENABLE_HA_PROXY": "1" if haproxy else "0",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1" if haproxy else "0",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "service.listening:edge_first",
         # Ray runs workers at nice 15, as batch jobs; these answer people.
         "RAY_worker_niceness": "0",
     }

@@ -112,6 +112,7 @@ def test_switches_that_must_be_set_before_anything_starts() -> None:
         "RAY_AUTH_MODE": "token",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "service.listening:edge_first",
         "RAY_worker_niceness": "0",
     }
     python = runtime_environment(Settings(proxy="python", ray_auth_mode="disabled"))
