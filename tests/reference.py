@@ -16,6 +16,7 @@ from deployments.metrics import Metrics
 from model_store.manifest import Measure
 from model_store.store import Store, shipped
 from service.cli import COMMANDS, main
+from service.errors import KINDS, ROUTING
 from service.settings import PREFIX, Settings
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
@@ -43,6 +44,49 @@ hosts:
     replicas: 2
     num_cpus: 2
 ```"""
+_ERRORS_INTRO = """Every error is `{"error": {"message", "type", "param", "code"}}`; a stream that fails midway sends it as its last event and no
+`[DONE]`. `param` names the field at fault. 429 and 503 carry `Retry-After`, in seconds. Every answer carries `x-request-id`."""
+ERRORS: dict[int, dict[str, str]] = {
+    400: {
+        "invalid_json": "The body is no JSON, too deep, or has too many parts.",
+        "duplicate_key": "An object gives a key twice.",
+        "invalid_type": "A field has a value of another type.",
+        "invalid_value": "A field is out of range, or contradicts another.",
+        "unknown_parameter": "There is no such field, or what it asks for does not exist here.",
+        "missing_required_parameter": "A field is missing.",
+        "context_length_exceeded": "The text, with what may follow it, is longer than the model's context.",
+        "task_not_supported": "The model cannot do this.",
+        "too_many_rows": "More prompts, choices or items than the model's batch and waiting line ever hold.",
+        "not_finite": "The model has no finite answer to this input.",
+        "invalid_image": "What was sent is no picture, or a damaged one.",
+        "image_too_large": "The picture has too many pixels.",
+        "invalid_size": "The model does not draw pictures of this size.",
+        "unsupported_url": "URLs are not fetched.",
+        "unknown_class": "The model has no class of this name.",
+        "unknown_score": "The model has no score of this name.",
+        "unknown_calibration": "The model has no such calibration.",
+        "invalid_content_length": "The content-length is no number.",
+        "body_too_slow": "The body did not arrive in time, or in too many pieces.",
+    },
+    404: {
+        "model_not_found": "There is no such model or version.",
+        "not_found": "There is nothing at this address.",
+    },
+    405: {"method_not_allowed": "The address does not take this method; `Allow` says which it takes."},
+    413: {"body_too_large": "The body is larger than `ATELIER_MAX_BODY_BYTES`."},
+    415: {"unsupported_media_type": "The body is no JSON by its content type, or is encoded."},
+    429: {
+        "queue_full": "The waiting line has no room, or none for this API key.",
+        "queue_too_long": "The time limit would pass while the request waits.",
+    },
+    500: {"internal": "A bug of ours, or a model made what cannot be sent."},
+    503: {
+        "unavailable": "No replica can answer now, or the answer was not read in time.",
+        "replica_lost": "The replica died while it worked on the request.",
+        "step_failed": "A step of the model failed; later ones may work.",
+    },
+    504: {"deadline_exceeded": "The time limit passed: the request's `timeout`, or the service's."},
+}
 _SUBCOMMANDS = {"models": ("list", "show", "verify", "pull", "push"), "export": ("torch", "hf", "onnx")}
 
 
@@ -53,6 +97,7 @@ def page() -> str:
         f"## Settings\n\nRead from the environment, on every node.\n\n{settings()}",
         f"## Hosts file\n\n{_HOSTS_EXAMPLE}\n\n{hosts()}",
         f"## Metrics\n\nOn `/metrics` of the gateway for all replicas, each sample with a `replica` label.\n\n{metrics()}",
+        f"## Errors\n\n{_ERRORS_INTRO}\n\n{errors()}",
         f"## Command\n\n{commands()}",
     ]
     return "\n\n".join(parts) + "\n"
@@ -73,7 +118,7 @@ def settings() -> str:
 
 def hosts() -> str:
     rows = [
-        (f"`{name}`", _shown(field.get_default()), field.description or "")
+        (f"`{name}`", _shown(field.get_default(call_default_factory=True)), field.description or "")
         for name, field in _fields(HostConfig)
     ]
     return _table(("field", "default", "meaning"), rows)
@@ -84,7 +129,7 @@ def _fields(model: type[BaseModel]) -> list[tuple[str, Any]]:
 
 
 def _shown(value: object) -> str:
-    if value in (None, ()):
+    if value in (None, (), {}):
         return ""
     return f"`{', '.join(value) if isinstance(value, tuple) else value}`"
 
@@ -104,6 +149,17 @@ def metrics() -> str:
 def _labels(registry: CollectorRegistry, name: str) -> tuple[str, ...]:
     labels: tuple[str, ...] = registry._names_to_collectors[name]._labelnames  # type: ignore[attr-defined]
     return labels
+
+
+def errors() -> str:
+    types = {kind.status: kind.type for kind in KINDS.values()}
+    types |= {status: ROUTING[status][0] for status in ROUTING}
+    rows = [
+        (str(status), types[status], f"`{code}`", meaning)
+        for status, codes in ERRORS.items()
+        for code, meaning in codes.items()
+    ]
+    return _table(("status", "type", "code", "when"), rows)
 
 
 def shipped_packages() -> str:
