@@ -216,8 +216,9 @@ def hf(  # noqa: PLR0917 - each argument is one option of the command
 ) -> None:
     """Export a local Hugging Face directory, prove that it computes what transformers does, and publish it.
 
-    Decoders (Llama, Qwen, Mistral, Phi, Gemma, SmolLM, GPT-2, GPT-NeoX, ...), encoder-decoders (T5, Marian, BART) and encoders
-    (BERT, MiniLM, classifiers). Nothing is downloaded, no code of the directory runs, and no pickle is read.
+    Decoders (Llama, Qwen, Mistral, Phi, Gemma, GPT-2, ...), encoder-decoders (T5, Marian, BART), encoders (BERT, MiniLM).
+
+    Nothing is downloaded, no code of the directory runs, and no pickle is read.
     """
     options = DirectoryOptions(
         name, precision, device, context, adapter, block, max_kl, calibration,
