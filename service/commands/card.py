@@ -1,5 +1,8 @@
 """How a manifest looks in a terminal. Reads no store and writes nothing."""
 
+import re
+from typing import Final
+
 from rich import box
 from rich.console import Group, RenderableType
 from rich.filesize import decimal
@@ -8,6 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 
 from model_store.manifest import Manifest, Measure, Tensor
+
+_LAYER: Final = re.compile(r"\.(\d+)\.")  # in the role of a layer's state
 
 
 def card(manifest: Manifest) -> RenderableType:
@@ -54,7 +59,11 @@ def _graphs(manifest: Manifest) -> list[Table]:
         made = table("tensor", "", "type", "shape", "means", title=f"Graph {plain(name)}")
         for way, tensors in (("in", graph.inputs), ("out", graph.outputs)):
             for tensor in tensors:
-                made.add_row(plain(tensor.name), way, *_tensor(tensor))
+                layer = _LAYER.search(tensor.role)
+                if layer is None:
+                    made.add_row(plain(tensor.name), way, *_tensor(tensor))
+                elif layer[1] == "0":
+                    made.add_row(plain(tensor.name), way, *_tensor(tensor)[:2], "in each layer")
         tables.append(made)
     return tables
 
@@ -86,9 +95,8 @@ def plain(text: str) -> str:
 
 
 def figure(name: str, each: Measure) -> str:
-    """One measured figure with its direction and its baseline."""
-    baseline = _baseline(each)
-    return f"{plain(name)} {_value(each)}" + (f" [dim]({baseline})[/]" if baseline else "")
+    """One measured figure with its direction."""
+    return f"{plain(name)} {_value(each)}"
 
 
 def _value(each: Measure) -> str:

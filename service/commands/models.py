@@ -37,6 +37,8 @@ def list_models(store: StoreOption = None) -> None:
     with _clear_errors():
         source = _open(store)
         rows = table("model", "versions", "family", ">size", "quality")
+        for column in rows.columns[:-1]:  # words that are cut in two are hard to read
+            column.no_wrap = True
         broken = [name for name in source.names() if not _add_row(rows, source, name)]
         if not rows.row_count:
             raise PackageError("the store holds no packages")
@@ -53,7 +55,9 @@ def _add_row(rows: Table, source: Store, name: str) -> bool:
     except PackageError as error:
         rows.add_row(name, versions, "", "", f"[red]✗ {plain(str(error))}[/]")
         return False
-    quality = "\n".join(figure(key, each) for key, each in manifest.quality.items())
+    quality = next(
+        (figure(key, each) for key, each in manifest.quality.items()), ""
+    )  # the first one says most
     rows.add_row(f"[bold]{name}[/]", versions, manifest.family, size(manifest), quality)
     return True
 

@@ -4,14 +4,18 @@ import json
 import shutil
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from model_store.manifest import Manifest
 from model_store.seal import seal
 from model_store.store import Store
+from service.commands.card import card
 from service.commands.models import app
 from tests import packages
 
@@ -102,6 +106,19 @@ def test_show_tells_everything(sound: Path) -> None:
         *manifest.files,
     ):
         assert expected in result.stdout
+
+
+def test_show_tells_of_one_layers_state(tmp_path: Path) -> None:
+    place = packages.text(tmp_path, attention=True)
+    fields = json.loads((place / "model.json").read_bytes())
+    inputs = fields["graphs"]["step"]["inputs"]
+    [key] = [each for each in inputs if each["role"] == "past_key_values.0.key"]
+    inputs.append({**key, "role": "past_key_values.1.key", "name": "later"})
+    shown = Console(file=StringIO(), width=100)
+    shown.print(card(Manifest.model_validate_json(json.dumps(fields))))
+    assert isinstance(shown.file, StringIO)
+    assert shown.file.getvalue().count("in each layer") == 4
+    assert "later" not in shown.file.getvalue()
 
 
 def test_show_takes_a_version(sound: Path) -> None:
