@@ -175,21 +175,26 @@ def _show(local: Local, manifests: dict[str, Manifest], console: Console) -> Non
     console.print("\nPress Ctrl-C to stop.", style="dim")
 
 
-_ROUTES: Final = {
+_ROUTES: Final = {  # what shows best what a model does comes first
+    "chat": "/v1/chat/completions",
     "complete": "/v1/completions",
-    "generate_image": "/v1/images/generations",
+    "embed": "/v1/embeddings",
+    "classify": "/v1/classifications",
     "score": "/v1/anomalies",
+    "generate_image": "/v1/images/generations",
+}
+_TEXTS: Final[dict[str, dict[str, object]]] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "list all files"}], "seed": 7},
+    "/v1/completions": {"prompt": "To be, or not", "max_tokens": 120, "temperature": 0.8, "seed": 7},
+    "/v1/embeddings": {"input": ["a text", "another"]},
+    "/v1/classifications": {"input": ["a text", "another"]},
 }
 
 
 def route_of(manifest: Manifest) -> str:
     """The route that shows best what a model does."""
-    by_task = {"text-generation": "complete", "image-generation": "generate_image", "reconstruction": "score"}
-    first = by_task.get(manifest.task, "")
-    wanted = (
-        [first, *manifest.capabilities] if first in manifest.capabilities else list(manifest.capabilities)
-    )
-    return next((_ROUTES[capability] for capability in wanted if capability in _ROUTES), "/v1/models")
+    able = manifest.capabilities
+    return next((route for capability, route in _ROUTES.items() if capability in able), "/v1/models")
 
 
 def examples(url: str, manifests: dict[str, Manifest]) -> list[str]:
@@ -198,16 +203,15 @@ def examples(url: str, manifests: dict[str, Manifest]) -> list[str]:
 
 
 def _curl(url: str, manifest: Manifest) -> str:
-    route = route_of(manifest)
-    if route == "/v1/completions":
-        body: dict[str, object] = {"prompt": "ROMEO:\n", "max_tokens": 120, "temperature": 0.8, "seed": 7}
-        tail = ""
+    route, tail = route_of(manifest), ""
+    if route in _TEXTS:
+        body = _TEXTS[route]
     elif route == "/v1/images/generations":
         body = {"prompt": manifest.image.classes[-1]} if manifest.image and takes_class(manifest) else {}
         body["seed"] = 7
         tail = f' |\n  sed \'s/.*"b64_json":"\\([^"]*\\)".*/\\1/\' | base64 -d > {manifest.name}.png'
     elif route == "/v1/anomalies":
-        body, tail = {"input": [_item(manifest)]}, ""
+        body = {"input": [_item(manifest)]}
     else:
         return f"curl -s {url}{route}"
     body = {"model": manifest.name, **body}

@@ -1,0 +1,58 @@
+"""What the terminal shows of a service: a line to paste for each kind of model."""
+
+import json
+import shlex
+from typing import Any
+
+import pytest
+
+from model_store.seal import seal
+from model_store.store import Store
+from service.commands.serve import examples, route_of
+from tests import packages
+from tests.encoders import encoder
+
+URL = "http://127.0.0.1:8000"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    folder = packages.store(tmp_path_factory.mktemp("store"))
+    encoder(folder, name="reader")
+    encoder(folder, name="critic", classes=("cold", "hot"))
+    place = packages.text(folder, name="talker")
+    fields = json.loads((place / "model.json").read_bytes())
+    fields["capabilities"] += ["chat"]
+    fields["text"]["chat"] = {"template": "chat_template.jinja"}
+    del fields["files"]
+    (place / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    seal(place, fields)
+    return Store(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "route", "field"),
+    [
+        ("tiny-text", "/v1/completions", "prompt"),
+        ("talker", "/v1/chat/completions", "messages"),
+        ("reader", "/v1/embeddings", "input"),
+        ("critic", "/v1/classifications", "input"),
+        ("tiny-ae", "/v1/anomalies", "input"),
+        ("tiny-vae", "/v1/anomalies", "input"),
+        ("tiny-gan", "/v1/images/generations", "prompt"),
+    ],
+)
+def test_a_line_for_each_kind_of_model(store: Store, name: str, route: str, field: str) -> None:
+    manifest = store.manifest(name)
+    assert route_of(manifest) == route
+    [line] = examples(URL, {name: manifest})
+    words = shlex.split(line)
+    assert words[:3] == ["curl", "-s", URL + route]
+    body: dict[str, Any] = json.loads(words[words.index("-d") + 1])
+    assert body["model"] == name
+    assert field in body
+
+
+def test_a_model_of_which_nothing_can_be_asked_is_listed(store: Store) -> None:
+    manifest = store.manifest("tiny-ae").model_copy(update={"capabilities": ("decode",)})
+    assert examples(URL, {"tiny-ae": manifest}) == [f"curl -s {URL}/v1/models"]
