@@ -179,7 +179,7 @@ def _sentence(detail: ErrorDetails, place: str | None) -> str:
             return f"Missing required parameter: {where}."
         case kind if kind in OBJECTS:
             return f"Invalid {where}: expected an object."
-    text = detail["msg"]
+    text = detail["msg"].replace(" after validation", "")  # pydantic's word on lists
     return f"Invalid {where}: {text[:1].lower()}{text[1:].rstrip('.')}."
 
 

@@ -34,7 +34,7 @@ class Prompts:
 
     def prepare(self, request: Complete) -> list[Sequence]:
         """Check a request against the model and make its rows. Raises BadRequest."""
-        self._check_tokens(request)
+        self._check(request)
         constraint = self._constraint(request)
         rows: list[Sequence] = []
         for place, prompt in enumerate(request.prompts):
@@ -111,7 +111,7 @@ class Prompts:
         """Most tokens that a row of this prompt may generate."""
         asked = max(self.context - prompt, 1) if request.max_tokens is None else request.max_tokens
         if prompt + asked > self.context:
-            raise _too_long(self.context, str(prompt), asked, param)
+            raise _too_long(self.context, str(prompt), request.max_tokens or 0, param)
         return asked
 
     def _scope(self, request: Complete) -> str | None:
@@ -126,7 +126,7 @@ class Prompts:
             raise BadRequest("This model cannot be constrained.", code="task_not_supported", param="model")
         return self._constrain(request.grammar)
 
-    def _check_tokens(self, request: Complete) -> None:
+    def _check(self, request: Complete) -> None:
         for param, tokens in (
             ("logit_bias", [token for token, _ in request.logit_bias]),
             ("stop_token_ids", request.stop_token_ids),
@@ -135,6 +135,10 @@ class Prompts:
                 raise BadRequest(f"Token ids must be below {self.vocabulary.size}.", param=param)
         if request.best_of is not None and request.best_of < request.n:
             raise BadRequest("'best_of' must be at least 'n'.", param="best_of")
+        if request.echo and self._text.source:
+            raise BadRequest(
+                "This model's answer does not continue the prompt: it has no echo.", param="echo"
+            )
 
 
 def _too_long(limit: int, prompt: str, asked: int, param: str) -> BadRequest:

@@ -189,7 +189,7 @@ def _complaint(error: BaseException) -> str:
     if type(error) is TemplateError or (
         isinstance(error, UndefinedError) and not isinstance(error, SecurityError)
     ):
-        return f"The model's chat template refuses these messages: {_reason(error)}"
+        return f"The model's chat template refuses these messages: {_reason(error).rstrip('. ')}."
     return (
         "The model's chat template cannot write these messages: something has a form that it does not expect."
     )

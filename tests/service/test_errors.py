@@ -1,11 +1,12 @@
 import inspect
+from typing import Annotated
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from deployments import errors as domain
@@ -81,6 +82,7 @@ class Inner(BaseModel):
 class Outer(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     items: list[Inner]
+    few: Annotated[list[int], Field(max_length=2)] = []
 
 
 @pytest.mark.parametrize(
@@ -94,6 +96,7 @@ class Outer(BaseModel):
         ({"items": [], "n": 1}, "n", "unknown_parameter", "Unknown parameter: 'n'."),
         ({"items": [], "<n>": 1}, "<n>", "unknown_parameter", "Unknown parameter: '<n>'."),
         ({"items": [{"size": 1, "a\nb": 1}]}, "items[0].a?b", "unknown_parameter", "Unknown parameter: 'items[0].a?b'."),
+        ({"items": [], "few": [1, 2, 3]}, "few", "invalid_value", "Invalid 'few': list should have at most 2 items, not 3."),
         (3, None, "invalid_type", "Invalid the body: expected an object."),
     ],
 )  # fmt: skip

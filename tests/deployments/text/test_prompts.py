@@ -82,6 +82,8 @@ def test_more_than_the_context_is_refused(prompt: Any) -> None:
     error = refusal(prompts(), "ok", prompt, max_tokens=30)
     assert (error.code, error.param) == ("context_length_exceeded", "prompt[1]")
     assert error.message == "The model's context is 32 tokens; the prompt has 3 and 30 more were asked for."
+    error = refusal(prompts(), "a" * 32, max_tokens=None)
+    assert error.message == "The model's context is 32 tokens; the prompt has 32."
     assert refusal(prompts(), "x" * 33, max_tokens=0).code == "context_length_exceeded"
     assert refusal(prompts(), "x" * 32, max_tokens=None).code == "context_length_exceeded"
 
@@ -114,6 +116,7 @@ def test_a_source_is_read_and_the_answer_begins_with_its_own_token() -> None:
     assert refusal(prompts(text={"source": SOURCE}), "x" * 8).code == "context_length_exceeded"
     empty = SOURCE.model_copy(update={"suffix": ()})
     assert "empty" in refusal(prompts(text={"source": empty}), "").message
+    assert refusal(prompts(text={"source": SOURCE}), "abc", echo=True).param == "echo"
 
 
 def test_a_conversation_needs_a_template() -> None:
