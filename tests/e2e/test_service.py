@@ -66,7 +66,7 @@ def test_text_is_completed(service: Service, http: requests.Session, path: str, 
 
 def fallback(service: Service) -> str:
     """Ray's own proxy, to which HAProxy turns while it takes the replicas for down."""
-    [config] = service.folder.glob("*/h/haproxy.cfg")
+    [config] = service.folder.glob("*/h/*/haproxy.cfg")
     found = re.search(r"^ *server \S+ (\S+:\d+) check backup$", config.read_text(), re.MULTILINE)
     assert found is not None
     return f"http://{found[1]}"
