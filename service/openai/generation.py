@@ -1,20 +1,16 @@
-"""What completions and chat share between a request's fields and its message, and between deltas and an answer."""
+"""What completions and chat share between a request's fields and its message."""
 
-import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
 
 from deployments.errors import BadRequest
-from deployments.messages import Card, Complete, Grammar, ModelClient, Prompt, TextDelta, Usage
+from deployments.messages import Complete, Grammar, Prompt
 from service.call import Call
 from service.openai.schemas.sampling import CONSTRAINTS, ResponseFormat, Sampling
 from service.openai.seeds import draw_seed
 from service.principal import principal_of
-from service.streams import Drain
 
 _OFF: Final = ResponseFormat(type="text")
 
@@ -119,63 +115,11 @@ def one_place(field: str, value: Any) -> dict[str, str]:
     return {f"{field}[0]": field} if one else {}
 
 
-def head(call: Call, card: Card, kind: str, prefix: str, seed: int) -> dict[str, Any]:
-    """What every answer and event begins with."""
-    return {
-        "id": f"{prefix}-{call.id}",
-        "object": kind,
-        "created": int(time.time()),
-        "model": card.name,
-        # With the seed, what an answer depends on beside the request itself.
-        "system_fingerprint": f"{card.name}:{card.version}",
-        "seed": seed,
-    }
-
-
-def usage_fields(usage: Usage) -> dict[str, Any]:
-    """Tokens of a request."""
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
-    }
-
-
-def written_size(deltas: Sequence[TextDelta]) -> int:
-    """About how many bytes of log-probabilities there are: these are what can make an answer large."""
-    return sum(64 * (1 + len(token.top)) for delta in deltas for token in delta.logprobs)
-
-
-async def stream(
-    models: ModelClient, request: Complete, names: Mapping[str, str]
-) -> AsyncGenerator[list[TextDelta], None]:
-    """A request's deltas as they come; of each row, those that came while the last ones were sent, joined."""
-    async with aclosing(Drain(models.stream(request)).groups()) as groups:
-        try:
-            async for group in groups:
-                yield joined(group)
-        except BadRequest as error:
-            raise in_place(error, names) from None
-
-
-def joined(deltas: list[TextDelta]) -> list[TextDelta]:
-    """One delta for each row."""
-    if len(deltas) == 1:
-        return deltas
-    rows: dict[int, list[TextDelta]] = {}
-    for delta in deltas:
-        rows.setdefault(delta.row, []).append(delta)
-    return [_join(parts) for parts in rows.values()]
-
-
-def _join(parts: Sequence[TextDelta]) -> TextDelta:
-    last = parts[-1]
-    if len(parts) == 1:
-        return last
-    return replace(
-        last,
-        text="".join(part.text for part in parts),
-        token_ids=tuple(token for part in parts for token in part.token_ids),
-        logprobs=tuple(token for part in parts for token in part.logprobs),
+def prompts_of(prompt: str | list[str] | list[int] | list[list[int]]) -> tuple[str | tuple[int, ...], ...]:
+    """A prompt of any form as a list of texts and lists of ids."""
+    if isinstance(prompt, str):
+        return (prompt,)
+    rows = tuple(
+        part if isinstance(part, str) else tuple(part) for part in prompt if not isinstance(part, int)
     )
+    return rows or (tuple(token for token in prompt if isinstance(token, int)),)

@@ -1,27 +1,18 @@
 """POST /v1/chat/completions, streamed or at once."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from deployments.errors import BadRequest
-from deployments.messages import Card, Complete, ModelClient, TextDelta, Usage
-from service.answers import Answer, beside, json_answer
+from deployments.messages import Complete, ModelClient, TextDelta
+from service.answers import Answer
 from service.call import Call
 from service.catalogue import Catalogue
+from service.openai.choices import Form, answer
 from service.openai.conversation import ToolUse, chat_of, tool_use
-from service.openai.generation import (
-    constraint_names,
-    head,
-    in_place,
-    message,
-    stream,
-    usage_fields,
-    written_size,
-)
+from service.openai.generation import constraint_names, message
 from service.openai.schemas.chat import ChatRequest
 from service.openai.turns import Turn
-from service.sse import Events
 
 
 class Chats:
@@ -37,54 +28,24 @@ class Chats:
         call.version = card.version
         use = tool_use(body, card)
         request = _message(call, body, use)
-        names, turns = _names(body, use), _turns(call, request, use)
-        if body.stream:
-            start = head(call, card, "chat.completion.chunk", "chatcmpl", request.seed)
-            with_usage = body.stream_options is not None and body.stream_options.include_usage
-            return Events(self._events(request, start, names, turns, with_usage=with_usage))
-        return await self._whole(call, card, request, names, turns)
-
-    async def _whole(
-        self, call: Call, card: Card, request: Complete, names: Mapping[str, str], turns: list[Turn]
-    ) -> Answer:
-        try:
-            deltas = await self._models.collect(request)
-        except BadRequest as error:
-            raise in_place(error, names) from None
-        last = deltas[-1]
-        call.version, call.timings = last.version or card.version, last.timings
-        start = head(call, card, "chat.completion", "chatcmpl", request.seed)
-        return await beside(written_size(deltas), _written, start, deltas, turns)
-
-    async def _events(
-        self,
-        request: Complete,
-        start: dict[str, Any],
-        names: Mapping[str, str],
-        turns: list[Turn],
-        *,
-        with_usage: bool,
-    ) -> AsyncGenerator[list[dict[str, Any]], None]:
-        if with_usage:  # OpenAI's form: null in every event but the last
-            start = {**start, "usage": None}
-        usage = Usage()
-        async with aclosing(stream(self._models, request, names)) as groups:
-            async for deltas in groups:
-                usage = next((delta.usage for delta in deltas if delta.usage), usage)
-                events = [
-                    {**start, "choices": [{"index": delta.row, **chunk}]}
-                    for delta in deltas
-                    for chunk in turns[delta.row].chunks(delta)
-                ]
-                if events:
-                    yield events
-        if with_usage:
-            yield [{**start, "choices": [], "usage": usage_fields(usage)}]
+        turns = _turns(call, request, use)
+        form = Form(
+            prefix="chatcmpl",
+            kind="chat.completion",
+            event="chat.completion.chunk",
+            names=_names(body, use),
+            whole=partial(_choice, turns),
+            parts=partial(_parts, turns),
+        )
+        return await answer(self._models, call, card, body, request, form)
 
 
-def _written(start: dict[str, Any], deltas: Sequence[TextDelta], turns: Sequence[Turn]) -> Answer:
-    choices = [{"index": delta.row, **turns[delta.row].whole(delta)} for delta in deltas]
-    return json_answer({**start, "choices": choices, "usage": usage_fields(deltas[-1].usage or Usage())})
+def _choice(turns: list[Turn], delta: TextDelta) -> dict[str, Any]:
+    return {"index": delta.row, **turns[delta.row].whole(delta)}
+
+
+def _parts(turns: list[Turn], delta: TextDelta) -> list[dict[str, Any]]:
+    return [{"index": delta.row, **chunk} for chunk in turns[delta.row].chunks(delta)]
 
 
 def _message(call: Call, body: ChatRequest, use: ToolUse) -> Complete:

@@ -8,9 +8,8 @@ from deployments.messages import Array, Classify, Embed, ModelClient, Output, Re
 from service.answers import Answer, beside, json_answer
 from service.call import Call
 from service.catalogue import Catalogue
-from service.openai.generation import in_place, one_place
+from service.openai.generation import in_place, one_place, prompts_of
 from service.openai.items import numbers
-from service.openai.routes.text import prompts_of
 from service.openai.schemas.embeddings import ClassificationRequest, EmbeddingRequest
 from service.principal import principal_of
 
