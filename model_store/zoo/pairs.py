@@ -4,14 +4,16 @@ Knows neither a model nor where the pairs come from.
 """
 
 import random
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Generic, TypeVar
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
 from model_store.zoo.text import byte_alphabet
+
+Row = TypeVar("Row")
 
 END: Final = "<|end|>"
 """The mark that ends a text; its id is 0, which pads batches too."""
@@ -63,6 +65,33 @@ def batches(lengths: Sequence[int], tokens: int, chance: random.Random) -> list[
         made.append(batch)
     chance.shuffle(made)
     return made
+
+
+class Stream(Generic[Row]):
+    """Batches without end: all rows once, as `draw` draws them anew, before any comes again."""
+
+    def __init__(
+        self,
+        draw: Callable[[random.Random], Sequence[Row]],
+        length: Callable[[Row], int],
+        *,
+        tokens: int,
+        seed: int,
+    ) -> None:
+        self._draw = draw
+        self._length = length
+        self._tokens = tokens
+        self._seed = seed
+        self._waiting: list[list[Row]] = []
+
+    def __call__(self, step: int) -> list[Row]:
+        """The next batch, of at most `tokens`; `step` is part of the seed where it begins anew."""
+        if not self._waiting:
+            chance = random.Random(f"{self._seed} {step}")
+            rows = self._draw(chance)
+            groups = batches([self._length(row) for row in rows], self._tokens, chance)
+            self._waiting = [[rows[place] for place in group] for group in groups]
+        return self._waiting.pop()
 
 
 def padded(rows: Sequence[Sequence[int]], fill: int = 0) -> Tensor:

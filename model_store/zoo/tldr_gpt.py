@@ -23,11 +23,11 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from model_store.export.draft import Draft, GraphDraft, Progress
+from model_store.export.draft import Draft, Progress
 from model_store.manifest import Chat, Measure, Provenance, Text
 from model_store.zoo import transformer_graph
 from model_store.zoo.nearest import Nearest
-from model_store.zoo.pairs import END, batches, marked_tokenizer, padded
+from model_store.zoo.pairs import END, Stream, marked_tokenizer, padded
 from model_store.zoo.text_graph import Arrays
 from model_store.zoo.tldr import ROLES, Example, asked, mark, opening, read_corpus
 from model_store.zoo.training import Checkpoint, Rates, Schedule, fit, in_bfloat16, optimizers
@@ -119,28 +119,14 @@ Batch = tuple[Tensor, Tensor, Tensor]
 """Token ids, the tokens that follow them, and how much each of these counts."""
 
 
-class Stream:
-    """Batches without end: every example once, in chats drawn anew, before any comes again."""
-
-    def __init__(
-        self, tokenizer: Tokenizer, examples: Sequence[Example], recipe: Recipe, context: int
-    ) -> None:
-        self._tokenizer = tokenizer
-        self._examples = examples
-        self._recipe = recipe
-        self._context = context
-        self._waiting: list[list[Row]] = []
-
-    def __call__(self, step: int) -> Batch:
-        """The next batch; `step` is part of the seed where it begins anew."""
-        if not self._waiting:
-            chance = random.Random(f"{self._recipe.seed} {step}")
-            drawn = chats(self._examples, self._recipe, chance)
-            made = rows(self._tokenizer, drawn, self._context, self._recipe.asked)
-            lengths = [len(ids) for ids, _ in made]
-            groups = batches(lengths, self._recipe.tokens, chance)
-            self._waiting = [[made[place] for place in group] for group in groups]
-        return batch_of(self._waiting.pop())
+def stream(tokenizer: Tokenizer, examples: Sequence[Example], recipe: Recipe, context: int) -> Stream[Row]:
+    """Batches of all examples in chats drawn anew for each pass."""
+    return Stream(
+        lambda chance: rows(tokenizer, chats(examples, recipe, chance), context, recipe.asked),
+        lambda row: len(row[0]),
+        tokens=recipe.tokens,
+        seed=recipe.seed,
+    )
 
 
 def batch_of(several: Sequence[Row]) -> Batch:
@@ -224,11 +210,11 @@ def train(
     marks = [mark(role) for role in ROLES]
     trained = Trained(Step(config), marked_tokenizer(texts, config.vocabulary, marks))
     model = trained.step.model
-    stream = Stream(trained.tokenizer, corpus.train, recipe, config.context)
+    batches = stream(trained.tokenizer, corpus.train, recipe, config.context)
     reduced = partial(in_bfloat16, model)
 
     def loss(step: int) -> Tensor:
-        ids, following, weights = stream(step)
+        ids, following, weights = batch_of(batches(step))
         return nats(reduced(ids), following, weights) / weights.sum()
 
     fit(
@@ -251,19 +237,6 @@ def step_module() -> Step:
 def cases(config: Config = SIZES) -> list[Arrays]:
     """The inputs that the exported step is compared on."""
     return transformer_graph.cases(config)
-
-
-def graph(weights: Path, config: Config = SIZES) -> GraphDraft:
-    """The `step` graph's signature."""
-    return GraphDraft(
-        factory=f"{__name__}:step_module",
-        weights=weights,
-        inputs=transformer_graph.inputs(config),
-        outputs=transformer_graph.outputs(config),
-        cases=f"{__name__}:cases",
-        sampled=True,
-        stored="float16",
-    )
 
 
 def template() -> str:
@@ -352,7 +325,7 @@ def draft(trained: Trained, data: Path, work: Path, progress: Progress, recipe: 
             steps=recipe.steps,
             parameters=sum(each.numel() for each in trained.step.parameters()),
         ),
-        graphs={"step": graph(weights, config)},
+        graphs={"step": transformer_graph.step(__name__, weights, config, stored="float16")},
         files={"tokenizer.json": trained.tokenizer.to_str().encode(), TEMPLATE: template().encode()},
         text=Text(
             tokenizer="tokenizer.json",

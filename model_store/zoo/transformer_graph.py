@@ -1,11 +1,12 @@
 """The `step` graph of a decoder Transformer: its signature, its state, and the inputs it is compared on. Knows no weights."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
 
-from model_store.export.draft import tensor
+from model_store.export.draft import GraphDraft, tensor
 from model_store.manifest import State, Tensor
 from model_store.zoo.text_graph import (
     SAMPLED_INPUTS,
@@ -43,6 +44,21 @@ def inputs(config: Config, *between: Tensor) -> tuple[Tensor, ...]:
 def outputs(config: Config) -> tuple[Tensor, ...]:
     """What the step answers."""
     return (*SAMPLED_OUTPUTS, *state_outputs(states(config)))
+
+
+def step(
+    recipe: str, weights: Path, config: Config, *, stored: Literal["float32", "float16"] = "float32"
+) -> GraphDraft:
+    """The `step` graph of the module `recipe`, which has a `step_module` and `cases`."""
+    return GraphDraft(
+        factory=f"{recipe}:step_module",
+        weights=weights,
+        inputs=inputs(config),
+        outputs=outputs(config),
+        cases=f"{recipe}:cases",
+        sampled=True,
+        stored=stored,
+    )
 
 
 def cases(config: Config) -> list[Arrays]:

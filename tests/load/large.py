@@ -4,7 +4,6 @@ The shipped models fit into a core's caches, where a batch saves little; this on
 """
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +13,7 @@ from safetensors.torch import save_file
 from model_store.export.draft import Draft
 from model_store.export.publish import publish
 from model_store.manifest import Provenance, Text
-from model_store.zoo import shakespeare_gpt, text
+from model_store.zoo import text, transformer_graph
 from model_store.zoo.text_graph import Arrays
 from model_store.zoo.transformer import Config, Step
 
@@ -34,7 +33,7 @@ def step_module() -> Step:
 
 def cases() -> list[Arrays]:
     """Inputs to compare at."""
-    return shakespeare_gpt.cases(SIZES)
+    return transformer_graph.cases(SIZES)
 
 
 def package(store: Path) -> None:
@@ -42,11 +41,6 @@ def package(store: Path) -> None:
     with tempfile.TemporaryDirectory() as work:
         weights = Path(work) / "large.safetensors"
         save_file(step_module().state_dict(), weights)
-        graph = replace(
-            shakespeare_gpt.graph(weights, SIZES),
-            factory="tests.load.large:step_module",
-            cases="tests.load.large:cases",
-        )
         draft = Draft(
             name=NAME,
             task="text-generation",
@@ -57,13 +51,13 @@ def package(store: Path) -> None:
             provenance=Provenance(
                 data=_NONE, data_licence=_NONE, attribution=_NONE, home=_NONE, recipe=_NONE
             ),
-            graphs={"step": graph},
+            graphs={"step": transformer_graph.step(__name__, weights, SIZES)},
             files={"tokenizer.json": text.byte_tokenizer().to_str().encode()},
             text=Text(
                 tokenizer="tokenizer.json",
                 vocabulary=SIZES.vocabulary,
                 context=SIZES.context,
-                state=shakespeare_gpt.states(SIZES),
+                state=transformer_graph.states(SIZES),
                 attention=True,
             ),
         )

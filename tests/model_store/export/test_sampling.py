@@ -14,7 +14,8 @@ from model_store.export.errors import GraphFailed
 from model_store.export.sampled import HEAD, INPUTS, sample, unsampled
 from model_store.export.sampling import join
 from model_store.session import Array, Session
-from model_store.zoo.shakespeare_gpt import SIZES, graph
+from model_store.zoo import transformer_graph
+from model_store.zoo.shakespeare_gpt import SIZES
 
 LOGITS = np.array([2.0, 1.0, 0.5, 0.0, -1.0, -3.0], np.float32)
 LARGEST_UNIFORM = 1 - 2**-24
@@ -319,7 +320,7 @@ def test_what_cannot_be_joined_is_refused(vocabulary: int) -> None:
 
 
 def test_the_module_behind_a_sampled_graph_returns_logits(tmp_path: Any) -> None:
-    whole = graph(tmp_path / "weights")
+    whole = transformer_graph.step("recipe", tmp_path / "weights", SIZES)
     own = unsampled(whole, SIZES.vocabulary)
     assert [tensor.name for tensor in own.inputs][:3] == ["input_ids", "select", "seqlens_k"]
     assert own.outputs[0].shape == ("batch", "selected", SIZES.vocabulary)

@@ -1,4 +1,3 @@
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -6,15 +5,14 @@ import pytest
 import torch
 
 from model_store.export.cases import check_cases, only
-from model_store.export.publish import publish
 from model_store.export.sampled import unsampled
 from model_store.session import Device, open_graph
-from model_store.store import Store
 from model_store.zoo import eng_fra
 from model_store.zoo.encoder_decoder import Config, Step
 from model_store.zoo.tatoeba import read_corpus
 from model_store.zoo.training import Checkpoint, Rates
 from tests.model_store.zoo import phrases
+from tests.model_store.zoo.recipes import Log, published
 
 TINY = Config(
     vocabulary=320, source=24, target=32, encoder_layers=2, decoder_layers=1, width=32, heads=4, hidden=48,
@@ -22,16 +20,6 @@ TINY = Config(
 )  # fmt: skip
 QUICK = eng_fra.Recipe(steps=80, tokens=1_000, smoothing=0.0, rates=Rates(matrix=2e-2, other=1e-2))
 HELD_OUT = 20
-
-
-class Log:
-    """Keeps what a recipe reports."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[int, int, dict[str, float]]] = []
-
-    def __call__(self, step: int, total: int, figures: Mapping[str, float]) -> None:
-        self.seen.append((step, total, dict(figures)))
 
 
 @pytest.fixture(scope="module")
@@ -81,21 +69,21 @@ def test_a_batch_starts_targets_and_ignores_their_padding() -> None:
 
 def test_every_pair_that_fits_comes_once_before_any_comes_again(data: Path, trained: eng_fra.Trained) -> None:
     pairs = read_corpus(data, HELD_OUT).train
-    stream = eng_fra.Stream(trained.tokenizer, pairs, QUICK, TINY)
+    batches = eng_fra.stream(trained.tokenizer, pairs, QUICK, TINY)
     seen, step = 0, 0
     sources: set[tuple[int, ...]] = set()
     while seen < len(pairs):
-        source, _, _, _ = stream(step)
-        sources |= {tuple(row[row != 0].tolist()) for row in source}
-        seen, step = seen + len(source), step + 1
+        rows = batches(step)
+        sources |= {tuple(source) for source, _ in rows}
+        seen, step = seen + len(rows), step + 1
     assert seen == len(pairs)
     assert len(sources) == len({english for english, _ in pairs})
 
 
 def test_what_is_too_long_is_not_learned(trained: eng_fra.Trained) -> None:
     pairs = [("word " * 40, "mot"), ("word", "mot " * 60), ("word", "mot")]
-    stream = eng_fra.Stream(trained.tokenizer, pairs, QUICK, TINY)
-    assert [len(stream(step)[0]) for step in range(2)] == [1, 1]
+    batches = eng_fra.stream(trained.tokenizer, pairs, QUICK, TINY)
+    assert [len(batches(step)) for step in range(2)] == [1, 1]
 
 
 def test_greedy_is_the_models_own_choice_token_by_token(trained: eng_fra.Trained) -> None:
@@ -156,10 +144,7 @@ def test_what_is_trained_can_be_published_and_runs_on_what_it_read(tmp_path: Pat
     recipe = eng_fra.Recipe(steps=2, tokens=64)
     trained = eng_fra.train(data, Log(), recipe, held_out=HELD_OUT)
     draft = eng_fra.draft(trained, data, tmp_path, Log(), recipe, HELD_OUT)
-    store = tmp_path / "store"
-    store.mkdir()
-    publish(draft, str(store))
-    package = Store(store).open(eng_fra.NAME)
+    package = published(draft, tmp_path)
     encode = open_graph(package, "encode", device=Device("cpu"), threads=1)
     open_graph(package, "step", device=Device("cpu"), threads=1)
     # A source among others leaves in ONNX Runtime what it leaves alone.

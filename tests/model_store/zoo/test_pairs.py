@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_store.zoo.pairs import END, batches, marked_tokenizer, padded
+from model_store.zoo.pairs import END, Stream, batches, marked_tokenizer, padded
 
 SENTENCES = ["the cat sleeps", "a cat eats", "le chat dort", "un chat mange, c'est tout"] * 3
 
@@ -56,6 +56,23 @@ def test_no_two_passes_are_alike() -> None:
     chance = random.Random(0)
     lengths = [1 + place % 7 for place in range(100)]
     assert batches(lengths, 30, chance) != batches(lengths, 30, chance)
+
+
+def test_a_stream_gives_every_row_of_a_pass_before_it_draws_the_next() -> None:
+    passes = iter((["a", "bb", "ccc"], ["dddd"]))
+    stream = Stream(lambda _: next(passes), len, tokens=3, seed=0)
+    given = [stream(step) for step in range(4)]
+    assert sorted(given[:3]) == [["a"], ["bb"], ["ccc"]]
+    assert given[3] == ["dddd"]
+
+
+def test_a_stream_depends_on_its_seed_and_the_step_it_begins_at() -> None:
+    def first(seed: int, step: int) -> list[int]:
+        return Stream(lambda _: range(1, 50), int, tokens=60, seed=seed)(step)
+
+    assert first(1, 0) == first(1, 0)
+    assert first(1, 0) != first(2, 0)
+    assert first(1, 0) != first(1, 7)
 
 
 @pytest.mark.parametrize("fill", [0, -100])

@@ -1,40 +1,25 @@
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_model
 
-from model_store.export.cases import check_cases, only
-from model_store.export.publish import publish
-from model_store.export.sampled import unsampled
 from model_store.session import open_graph
-from model_store.store import Store
 from model_store.zoo import shakespeare_gpt as gpt
 from model_store.zoo import text
-from model_store.zoo.training import Checkpoint
-from model_store.zoo.transformer import Config, Step, Transformer
+from model_store.zoo.training import Checkpoint, Rates
+from model_store.zoo.transformer import Config, Step
 from tests.model_store.zoo import plays
+from tests.model_store.zoo.recipes import Log, published
 
 TINY = Config(vocabulary=300, context=32, layers=2, width=32, heads=4, kv_heads=2, hidden=48, dropout=0.0)
-QUICK = gpt.Recipe(steps=40, tokens=256, short=16, matrix_rate=2e-2, rate=1e-2)
-
-
-class Log:
-    """Keeps what a recipe reports."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[int, int, dict[str, float]]] = []
-
-    def __call__(self, step: int, total: int, figures: Mapping[str, float]) -> None:
-        self.seen.append((step, total, dict(figures)))
+QUICK = gpt.Recipe(steps=40, tokens=256, short=16, rates=Rates(matrix=2e-2, other=1e-2))
 
 
 def test_it_is_as_small_as_it_says() -> None:
     parameters = sum(each.numel() for each in gpt.step_module().parameters())
     assert 2_500_000 < parameters < 3_300_000
-    assert len(gpt.states()) == 2 * gpt.SIZES.layers
 
 
 def test_training_reports_and_learns(tmp_path: Path) -> None:
@@ -55,15 +40,6 @@ def test_training_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     again = gpt.train(data, log, QUICK, TINY, checkpoint)
     assert log.seen == []
     assert torch.equal(whole.step.model.embedding.weight, again.step.model.embedding.weight)
-
-
-def test_every_parameter_has_one_optimizer_and_muon_takes_the_matrices() -> None:
-    model = Transformer(TINY)
-    muon, adam = gpt.optimizers(model, QUICK)
-    taken = [id(each) for one in (muon, adam) for group in one.param_groups for each in group["params"]]
-    assert sorted(taken) == sorted(id(each) for each in model.parameters())
-    assert all(each.ndim == 2 for group in muon.param_groups for each in group["params"])
-    assert id(model.embedding.weight) not in {id(each) for g in muon.param_groups for each in g["params"]}
 
 
 def test_windows_are_short_first_and_the_whole_context_later() -> None:
@@ -88,29 +64,6 @@ def test_windows_skip_merges_at_first_and_none_at_the_end() -> None:
     assert share(90) == 1
 
 
-def test_half_precision_is_near_and_its_gradients_reach_the_weights() -> None:
-    torch.manual_seed(0)
-    model = Transformer(TINY).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(0.1 * torch.randn(weight.shape))
-    ids = torch.randint(300, (2, 32))
-    reduced = gpt.in_bfloat16(model, ids)
-    assert reduced.dtype == torch.float32
-    torch.testing.assert_close(reduced, model(ids), rtol=0.1, atol=0.1)
-    torch.autograd.backward(reduced.sum())
-    assert all(each.grad is not None and each.grad.dtype == torch.float32 for each in model.parameters())
-
-
-def test_cases_fit_the_graph_and_move_every_dimension() -> None:
-    own = unsampled(gpt.graph(Path("unused")))
-    check_cases(own, [only(own.inputs, case) for case in gpt.cases()])
-
-
-def test_cases_reach_the_last_place_of_the_cache() -> None:
-    assert max(int(case["seqlens_k"].max()) for case in gpt.cases()) == gpt.SIZES.context - 1
-
-
 def test_a_draft_describes_what_was_trained(tmp_path: Path) -> None:
     data, log = plays.folder(tmp_path / "data"), Log()
     trained = gpt.train(data, log, QUICK, TINY)
@@ -131,10 +84,7 @@ def test_what_is_trained_can_be_published_and_opened(tmp_path: Path) -> None:
     data, log = plays.folder(tmp_path / "data"), Log()
     recipe = gpt.Recipe(steps=2, tokens=64, short=32, short_share=1.0)
     draft = gpt.draft(gpt.train(data, log, recipe), data, tmp_path, log, recipe)
-    store = tmp_path / "store"
-    store.mkdir()
-    publish(draft, str(store))
-    package = Store(store).open(gpt.NAME)
+    package = published(draft, tmp_path)
     open_graph(package, "step")  # replays the golden pair
     assert package.manifest.text is not None
     assert all(state.in_place for state in package.manifest.text.state)

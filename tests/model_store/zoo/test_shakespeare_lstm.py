@@ -1,5 +1,4 @@
 import math
-from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,26 +7,15 @@ import torch
 from safetensors.torch import load_model
 
 from model_store.export.cases import check_cases, only
-from model_store.export.publish import publish
 from model_store.export.sampled import unsampled
 from model_store.session import open_graph
-from model_store.store import Store
 from model_store.zoo import shakespeare_lstm as lstm
 from model_store.zoo import text
 from tests.model_store.zoo import plays
+from tests.model_store.zoo.recipes import Log, published
 
 TINY = lstm.Config(embedding=8, layers=2, hidden=24, dropout=0.0)
 QUICK = lstm.Recipe(steps=40, streams=8, window=16, rate=2e-2)
-
-
-class Log:
-    """Keeps what a recipe reports."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[int, int, dict[str, float]]] = []
-
-    def __call__(self, step: int, total: int, figures: Mapping[str, float]) -> None:
-        self.seen.append((step, total, dict(figures)))
 
 
 @pytest.fixture
@@ -140,9 +128,6 @@ def test_what_is_trained_can_be_published_and_opened(tmp_path: Path) -> None:
     data, log = plays.folder(tmp_path / "data"), Log()
     recipe = lstm.Recipe(steps=1, streams=2, window=8)
     draft = lstm.draft(lstm.train(data, log, recipe), data, tmp_path, log, recipe)
-    store = tmp_path / "store"
-    store.mkdir()
-    publish(draft, str(store))
-    package = Store(store).open(lstm.NAME)
+    package = published(draft, tmp_path)
     open_graph(package, "step")  # replays the golden pair
     assert package.manifest.provenance.steps == 1

@@ -1,35 +1,21 @@
 import random
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from jinja2 import Environment
 
-from model_store.export.cases import check_cases, only
-from model_store.export.publish import publish
-from model_store.export.sampled import unsampled
 from model_store.session import open_graph
-from model_store.store import Store
 from model_store.zoo import tldr_gpt as gpt
 from model_store.zoo.pairs import END, marked_tokenizer
 from model_store.zoo.tldr import Example, opening, read_corpus
 from model_store.zoo.training import Checkpoint, Rates
 from model_store.zoo.transformer import Config, Step
 from tests.model_store.zoo import manuals
+from tests.model_store.zoo.recipes import Log, published
 
 TINY = Config(vocabulary=320, context=96, layers=2, width=32, heads=4, kv_heads=2, hidden=48, dropout=0.0)
 QUICK = gpt.Recipe(steps=60, tokens=1_500, rates=Rates(matrix=2e-2, other=1e-2))
-
-
-class Log:
-    """Keeps what a recipe reports."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[int, int, dict[str, float]]] = []
-
-    def __call__(self, step: int, total: int, figures: Mapping[str, float]) -> None:
-        self.seen.append((step, total, dict(figures)))
 
 
 @pytest.fixture(scope="module")
@@ -163,11 +149,6 @@ def test_the_template_writes_what_the_model_read() -> None:
         render(("tool", "x"))
 
 
-def test_cases_fit_the_graph_and_move_every_dimension() -> None:
-    traced = unsampled(gpt.graph(Path("unused")))
-    check_cases(traced, [only(traced.inputs, case) for case in gpt.cases()])
-
-
 def test_a_draft_describes_what_was_trained(data: Path, trained: gpt.Trained, tmp_path: Path) -> None:
     draft = gpt.draft(trained, data, tmp_path, Log(), QUICK)
     assert draft.text is not None
@@ -185,9 +166,6 @@ def test_a_draft_describes_what_was_trained(data: Path, trained: gpt.Trained, tm
 def test_what_is_trained_can_be_published_and_opened(tmp_path: Path, data: Path) -> None:
     recipe = gpt.Recipe(steps=2, tokens=64)
     draft = gpt.draft(gpt.train(data, Log(), recipe), data, tmp_path, Log(), recipe)
-    store = tmp_path / "store"
-    store.mkdir()
-    publish(draft, str(store))
-    package = Store(store).open(gpt.NAME)
+    package = published(draft, tmp_path)
     open_graph(package, "step")  # replays the golden pair
     assert package.path("step.onnx").stat().st_size < 2.1 * 3_600_000
