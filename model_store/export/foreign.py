@@ -19,11 +19,12 @@ from model_store.export.hf.exported import EXACT, ROUNDED, Exported, finish
 from model_store.export.hf.job import Layers, Report, save_graph
 from model_store.export.hf.rows import Array, Opens, Rows
 from model_store.export.hf.signature import signature, states
-from model_store.export.options import NOT_STATED
+from model_store.export.options import Origin
 from model_store.export.parity import Figure
 from model_store.export.publish import lay_out
+from model_store.export.roles import said_roles
 from model_store.export.witness import NOBODY, Witness
-from model_store.manifest import DType, Manifest, Provenance, Task, Text
+from model_store.manifest import DType, Manifest, Task, Text
 from model_store.store import Store
 
 GRAPH: Final = "step"
@@ -34,7 +35,7 @@ APART: Final = {EXACT: 1e-3, ROUNDED: 5e-2}
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Origin):
     """What `atelier export onnx` was told. `mapping` holds `name:role` as written."""
 
     name: str
@@ -42,12 +43,6 @@ class Options:
     mapping: tuple[str, ...] = ()
     tokenizer: Path | None = None
     context: int | None = None
-    description: str = ""
-    licence: str = NOT_STATED
-    data: str = NOT_STATED
-    data_licence: str = NOT_STATED
-    attribution: str = NOT_STATED
-    home: str = NOT_STATED
 
 
 def export_graph(
@@ -68,7 +63,7 @@ def export_graph(
         raise DraftError("text generation needs --tokenizer tokenizer.json and --context TOKENS")
     witness.step("read the graph")
     model = _read(file)
-    roles = guess_roles(model, _pairs(options.mapping))
+    roles = guess_roles(model, said_roles("--map", options.mapping))
     show(
         {str(v.name): (described(v), roles[str(v.name)]) for v in (*model.graph.inputs, *model.graph.outputs)}
     )
@@ -93,16 +88,6 @@ def _read(file: Path) -> ir.Model:
         return ir.load(file)
     except Exception as error:
         raise DraftError(f"{file.name} cannot be read as ONNX: {error!s:.200}") from error
-
-
-def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
-    pairs = {}
-    for text in texts:
-        name, colon, role = text.rpartition(":")
-        if not (name and colon and role):
-            raise DraftError(f"--map {text!r} is not like name:role")
-        pairs[name] = role
-    return pairs
 
 
 def _write(model: ir.Model, layers: Layers, folder: Path) -> tuple[Exported, Report]:
@@ -193,14 +178,7 @@ def _draft(file: Path, report: Report, dtype: DType, options: Options) -> Draft:
         capabilities=("complete",),
         description=options.description or f"graph made elsewhere, from {file.name}",
         licence=options.licence,
-        provenance=Provenance(
-            data=options.data,
-            data_licence=options.data_licence,
-            attribution=options.attribution,
-            home=options.home,
-            recipe="atelier export onnx",
-            parameters=report.parameters,
-        ),
+        provenance=options.provenance("atelier export onnx", report.parameters),
         graphs={GRAPH: signature(report.layers, dtype)},
         files={"tokenizer.json": content},
         text=text,

@@ -18,7 +18,7 @@ from model_store.export.cases import Array, bind, dimensions
 from model_store.export.draft import Draft, GraphDraft, Range, check_name
 from model_store.export.errors import DraftError
 from model_store.export.graph_process import TorchRun
-from model_store.export.roles import GRAPH_NAMES, assign_inputs, assign_outputs, capabilities
+from model_store.export.roles import GRAPH_NAMES, assign_inputs, assign_outputs, capabilities, said_roles
 from model_store.manifest import DType, Family, Image, Provenance, State, Task, Tensor, Text
 
 NUMBER: Final = r"[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?"
@@ -29,8 +29,31 @@ SIZES: Final = re.compile(r"(?P<name>[a-z_][a-z0-9_]*)=(?P<first>[1-9][0-9]*),(?
 NOT_STATED: Final = "not stated"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What is said of a model and of where its weights come from, whatever it is exported from."""
+
+    description: str = ""
+    licence: str = NOT_STATED
+    data: str = NOT_STATED
+    data_licence: str = NOT_STATED
+    attribution: str = NOT_STATED
+    home: str = NOT_STATED
+
+    def provenance(self, recipe: str, parameters: int | None = None) -> Provenance:
+        """The manifest's part on it."""
+        return Provenance(
+            data=self.data,
+            data_licence=self.data_licence,
+            attribution=self.attribution,
+            home=self.home,
+            recipe=recipe,
+            parameters=parameters,
+        )
+
+
 @dataclass(frozen=True)
-class Options:
+class Options(Origin):
     """What `atelier export torch` was told. Lists hold the options' texts as they were written."""
 
     factory: str
@@ -48,12 +71,6 @@ class Options:
     class_names: Sequence[str] = ()
     tokenizer: Path | None = None
     context: int | None = None
-    description: str = ""
-    licence: str = NOT_STATED
-    data: str = NOT_STATED
-    data_licence: str = NOT_STATED
-    attribution: str = NOT_STATED
-    home: str = NOT_STATED
 
 
 def parse_example(text: str) -> tuple[Tensor, Range | None]:
@@ -82,7 +99,7 @@ def graph_draft(options: Options) -> GraphDraft:
     check_name(options.name)
     examples = [parse_example(text) for text in options.examples]
     inputs = assign_inputs(
-        options.task, [tensor for tensor, _ in examples], _pairs("--input", options.inputs)
+        options.task, [tensor for tensor, _ in examples], said_roles("--input", options.inputs)
     )
     return GraphDraft(
         factory=options.factory,
@@ -103,7 +120,7 @@ def complete(options: Options, graph: GraphDraft, run: TorchRun) -> Draft:
         options.task,
         graph.inputs,
         infer_outputs(graph.inputs, run.cases, run.outputs),
-        _pairs("--output", options.outputs),
+        said_roles("--output", options.outputs),
     )
     by_role = {each.role: each for each in (*graph.inputs, *outputs)}
     finished = replace(graph, outputs=tuple(outputs))
@@ -118,7 +135,7 @@ def complete(options: Options, graph: GraphDraft, run: TorchRun) -> Draft:
         capabilities=capabilities(options.task, by_role.keys()),
         description=options.description or f"{options.family} exported from {options.factory}",
         licence=options.licence,
-        provenance=_provenance(options, run.parameters),
+        provenance=options.provenance(options.factory, run.parameters),
         graphs={GRAPH_NAMES.get(options.task, "forward"): finished},
         files={"tokenizer.json": options.tokenizer.read_bytes()} if text and options.tokenizer else {},
         text=text,
@@ -148,16 +165,6 @@ def _infer(name: str, arrays: Sequence[Array], moves: Mapping[tuple[int, ...], s
         raise DraftError(
             f"output {name!r} is {arrays[0].dtype}{shape}, where it may be {allowed} and never empty"
         ) from error
-
-
-def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
-    pairs = {}
-    for text in texts:
-        name, colon, role = text.partition(":")
-        if not (name and colon and role):
-            raise DraftError(f"{option} {text!r} is not like name:role")
-        pairs[name] = role
-    return pairs
 
 
 def _sizes(texts: Sequence[str]) -> dict[str, tuple[int, int]]:
@@ -249,14 +256,3 @@ def _state(past: Tensor, outputs: Mapping[str, str], *, in_place: bool) -> State
             f"the state {past.role!r} needs an output with the role {role!r} and a row of fixed shape"
         )
     return State(past=past.name, present=outputs[role], shape=shape, dtype=past.dtype, in_place=in_place)
-
-
-def _provenance(options: Options, parameters: int) -> Provenance:
-    return Provenance(
-        data=options.data,
-        data_licence=options.data_licence,
-        attribution=options.attribution,
-        home=options.home,
-        recipe=options.factory,
-        parameters=parameters,
-    )

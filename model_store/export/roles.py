@@ -37,6 +37,17 @@ _CAPABILITIES: Final[Mapping[Task, Capability]] = {
 }
 
 
+def said_roles(option: str, texts: Sequence[str]) -> dict[str, str]:
+    """The roles that an option's texts, `name:role`, give to tensors by name. Raises DraftError."""
+    roles = {}
+    for text in texts:
+        name, colon, role = text.rpartition(":")
+        if not (name and colon and role):
+            raise DraftError(f"{option} {text!r} is not like name:role")
+        roles[name] = role
+    return roles
+
+
 def _floating(tensor: Tensor) -> bool:
     return tensor.dtype in {"float32", "float16"}
 

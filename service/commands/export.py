@@ -179,20 +179,18 @@ def torch(  # noqa: PLR0917 - each argument is one option of the command
 
     Roles are taken from the tensors' names, or guessed where only one guess is possible; else the command says what to add.
     """
-    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
-    with clear_errors(errors):
-        address = store_address(store)
-        options = Options(
-            factory, name, task, family, tuple(example or ()),
-            weights=weights, method=method, inputs=tuple(input_roles or ()), outputs=tuple(output_roles or ()),
-            sizes=tuple(size or ()), cases=cases, oracle=oracle, class_names=tuple(class_name or ()),
-            tokenizer=tokenizer, context=context, description=description, licence=licence,
-            data=data, data_licence=data_licence, attribution=attribution, home=home,
-        )  # fmt: skip
-        with Steps(console) as steps:
-            manifest = publish(describe(options, steps), address, steps)
-        console.print(parity_table(steps.figures))
-        console.print(published(manifest, address), soft_wrap=True)
+    options = Options(
+        factory, name, task, family, tuple(example or ()),
+        weights=weights, method=method, inputs=tuple(input_roles or ()), outputs=tuple(output_roles or ()),
+        sizes=tuple(size or ()), cases=cases, oracle=oracle, class_names=tuple(class_name or ()),
+        tokenizer=tokenizer, context=context, description=description, licence=licence,
+        data=data, data_licence=data_licence, attribution=attribution, home=home,
+    )  # fmt: skip
+
+    def work(address: str, steps: Steps) -> Manifest:
+        return publish(describe(options, steps), address, steps)
+
+    run(store, work, "ONNX Runtime beside torch", "relative error")
 
 
 @app.command()
@@ -277,14 +275,14 @@ def onnx(  # noqa: PLR0917 - each argument is one option of the command
     run(store, work, "Rows together beside rows alone")
 
 
-def run(store: str | None, work: Callable[[str, Steps], Manifest], title: str) -> None:
+def run(store: str | None, work: Callable[[str, Steps], Manifest], title: str, error: str = "error") -> None:
     """Do the work with its steps in view, then print its figures, what is measured of the package, and where it went."""
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
     with clear_errors(errors):
         address = store_address(store)
         with Steps(console) as steps:
             manifest = work(address, steps)
-        console.print(parity_table(steps.figures, title, "error"))
+        console.print(parity_table(steps.figures, title, error))
         if manifest.quality:
             console.print(quality_table(manifest.quality))
         console.print(published(manifest, address), soft_wrap=True)
