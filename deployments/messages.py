@@ -39,7 +39,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """A conversation as the client sent it, to be written out by the package's chat template."""
+    """A conversation to be written out by the package's chat template; arguments of calls are objects, as templates take them."""
 
     messages: tuple[Mapping[str, Any], ...]
     tools: tuple[Mapping[str, Any], ...] = ()

@@ -6,7 +6,6 @@ Knows graphs and arrays, not what the arrays mean.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
@@ -15,15 +14,6 @@ from deployments.rows import Row
 from model_store.errors import BrokenGraph
 from model_store.manifest import Graph
 from model_store.session import Array, Binding, Session
-
-_DTYPES: Final = {
-    "float32": np.float32,
-    "float16": np.float16,
-    "int64": np.int64,
-    "int32": np.int32,
-    "uint8": np.uint8,
-    "bool": np.bool_,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +110,10 @@ class _Batches:
     def _bucket(self, size: int) -> tuple[dict[str, Array], dict[str, Array], Binding]:
         if size not in self._bound:
             inputs: dict[str, Array] = {
-                t.role: np.zeros((size, *_fixed(t.shape)), _DTYPES[t.dtype]) for t in self._graph.inputs
+                t.role: np.zeros((size, *_fixed(t.shape)), t.dtype) for t in self._graph.inputs
             }
             outputs: dict[str, Array] = {
-                t.role: np.zeros((size, *_fixed(t.shape)), _DTYPES[t.dtype]) for t in self._graph.outputs
+                t.role: np.zeros((size, *_fixed(t.shape)), t.dtype) for t in self._graph.outputs
             }
             binding = self._session.bind(
                 {t.name: inputs[t.role] for t in self._graph.inputs},

@@ -9,18 +9,14 @@ from deployments.text.vocabulary import Vocabulary
 def tokenize(model: TextModel | EncoderModel, request: Tokenize) -> Output:
     """Token ids of a text, however long, or of a conversation as the model is shown it. Raises BadRequest."""
     vocabulary = vocabulary_of(model)
-    try:
-        tokens = _tokens(model, vocabulary, request)
-    except TypeError as error:
-        raise BadRequest("The text has half a surrogate pair in it.", param="prompt") from error
+    tokens = _tokens(model, vocabulary, request)
     return Output(token_ids=tokens, token_bytes=tuple(vocabulary.token_bytes(token) for token in tokens))
 
 
 def detokenize(model: TextModel | EncoderModel, request: Detokenize) -> Output:
     """Text of token ids, special tokens as they are written. Raises BadRequest for ids the model does not have."""
     vocabulary = vocabulary_of(model)
-    if not all(0 <= token < vocabulary.size for token in request.tokens):
-        raise BadRequest(f"Token ids must be below {vocabulary.size}.", param="tokens")
+    vocabulary.check(request.tokens, "tokens")
     return Output(text=vocabulary.decode(request.tokens, special=True))
 
 

@@ -112,11 +112,6 @@ def runtime_environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def current_environment() -> dict[str, str]:
-    """A copy of this process's environment, to start a child with."""
-    return dict(os.environ)
-
-
 def set_environment(variables: Mapping[str, str]) -> None:
     """Set variables for this process and the children it starts from now on."""
     os.environ.update(variables)

@@ -155,21 +155,14 @@ class Encoding:
     def _tokens(self, text: str | tuple[int, ...], param: str) -> tuple[int, ...]:
         if isinstance(text, str):
             self._check_length(self.vocabulary.least_tokens(text) + self._around, param)
-            tokens = self._encode(text, param)
+            tokens = self.around(self.vocabulary.encode(text, param))
         else:
             tokens = text
         if not tokens:
             raise BadRequest("The input must not be empty.", param=param)
         self._check_length(len(tokens), param)
-        if not all(0 <= token < self._encoder.vocabulary for token in tokens):
-            raise BadRequest(f"Token ids must be below {self._encoder.vocabulary}.", param=param)
+        self.vocabulary.check(tokens, param)
         return tokens
-
-    def _encode(self, text: str, param: str) -> tuple[int, ...]:
-        try:
-            return self.around(self.vocabulary.encode(text))
-        except TypeError as error:
-            raise BadRequest("The text has half a surrogate pair in it.", param=param) from error
 
     def _check_length(self, tokens: int, param: str) -> None:
         if tokens > self._encoder.context:

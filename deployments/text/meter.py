@@ -1,7 +1,8 @@
 """What one rendering of a template may still do: steps, characters, processor time. Knows no template."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any, Final
 
 from jinja2.exceptions import SecurityError
@@ -9,6 +10,13 @@ from jinja2.exceptions import SecurityError
 MAX_CHARACTERS: Final = 16_000_000  # written or made on the way
 _MAX_STEPS: Final = 4_000_000
 _STEPS_A_LOOK: Final = 256  # between two looks at the clock
+
+
+def held_by(value: Any) -> Iterable[Any]:
+    """What a container holds, the keys of a mapping too; nothing where it is none."""
+    if isinstance(value, Mapping):
+        return chain(value.keys(), value.values())
+    return value if isinstance(value, (list, tuple, set, frozenset)) else ()
 
 
 class TooMuch(SecurityError):
@@ -45,25 +53,13 @@ class Meter:
         waiting = list(values)
         while waiting:
             value = waiting.pop()
-            if isinstance(value, str):
-                self.spend(1 + len(value) // 1024)
-            elif isinstance(value, Mapping):
-                waiting.extend(value.keys())
-                waiting.extend(value.values())
-            elif isinstance(value, (list, tuple, set, frozenset)):
-                waiting.extend(value)
-            self.spend()
+            self.spend(2 + len(value) // 1024 if isinstance(value, str) else 1)
+            waiting.extend(held_by(value))
 
     def write(self, value: Any) -> None:
         """Pay for a value written out as text."""
         waiting = [value]
         while waiting:
             value = waiting.pop()
-            if isinstance(value, str):
-                self.make(len(value))
-            elif isinstance(value, Mapping):
-                waiting.extend(value.keys())
-                waiting.extend(value.values())
-            elif isinstance(value, (list, tuple, set, frozenset)):
-                waiting.extend(value)
-            self.make(2)
+            self.make(2 + len(value) if isinstance(value, str) else 2)
+            waiting.extend(held_by(value))

@@ -68,32 +68,23 @@ class Prompts:
         if isinstance(prompt, Chat):
             return self._chat(prompt)
         tokens = self._encode(prompt, param) if isinstance(prompt, str) else prompt
-        if any(not 0 <= token < self.vocabulary.size for token in tokens):
-            raise BadRequest(f"Token ids must be below {self.vocabulary.size}.", param=param)
-        if self._text.source:
-            return self._sourced(tokens, param)
-        if not tokens and self._text.bos_token_id is not None:
+        self.vocabulary.check(tokens, param)
+        source = self._text.source
+        if source:
+            tokens = (*tokens, *source.suffix)
+        elif not tokens and self._text.bos_token_id is not None:
             tokens = (self._text.bos_token_id,)
         if not tokens:
             raise BadRequest("The prompt must not be empty.", param=param)
+        if source and len(tokens) > source.context:
+            raise _too_long(source.context, str(len(tokens)), 0, param)
         return tokens
 
     def _encode(self, prompt: str, param: str) -> tuple[int, ...]:
         most = self._text.source.context if self._text.source else self.context
         if (least := self.vocabulary.least_tokens(prompt)) > most:
             raise _too_long(most, f"at least {least}", 0, param)
-        return (*self._text.prefix, *self.vocabulary.encode(prompt))
-
-    def _sourced(self, tokens: tuple[int, ...], param: str) -> tuple[int, ...]:
-        source = self._text.source
-        if source is None:
-            return tokens
-        tokens = (*tokens, *source.suffix)
-        if not tokens:
-            raise BadRequest("The prompt must not be empty.", param=param)
-        if len(tokens) > source.context:
-            raise _too_long(source.context, str(len(tokens)), 0, param)
-        return tokens
+        return (*self._text.prefix, *self.vocabulary.encode(prompt, param))
 
     def _start(self) -> tuple[int, ...]:
         source = self._text.source
@@ -131,8 +122,7 @@ class Prompts:
             ("logit_bias", [token for token, _ in request.logit_bias]),
             ("stop_token_ids", request.stop_token_ids),
         ):
-            if any(not 0 <= token < self.vocabulary.size for token in tokens):
-                raise BadRequest(f"Token ids must be below {self.vocabulary.size}.", param=param)
+            self.vocabulary.check(tokens, param)
         if request.best_of is not None and request.best_of < request.n:
             raise BadRequest("'best_of' must be at least 'n'.", param="best_of")
         if request.echo and self._text.source:

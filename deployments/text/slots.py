@@ -6,21 +6,11 @@ Slot i of every buffer belongs to live row i; the slots behind the live ones hol
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
-
 from deployments.text.prefixes import Prefixes
 from model_store.manifest import State, Text
 from model_store.session import Device, Place
 from model_store.state import StateBuffer
 
-_DTYPES: Final = {
-    "float32": np.float32,
-    "float16": np.float16,
-    "int64": np.int64,
-    "int32": np.int32,
-    "uint8": np.uint8,
-    "int8": np.int8,
-}
 CACHE: Final = "cache"
 
 
@@ -33,13 +23,8 @@ class _Memory:
         self.axis = state.shape.index(CACHE) if CACHE in state.shape else None
         shape = tuple(context if size == CACHE else int(size) for size in state.shape)
         # A CPU's buffers take memory where they have been written, so long rows alone pay for the context.
-        self.past = StateBuffer(slots, shape, _DTYPES[state.dtype], device)
-        self.present = (
-            self.past if state.in_place else StateBuffer(slots, shape, _DTYPES[state.dtype], device)
-        )
-
-    def copy(self, source: int, target: int, tokens: int) -> None:
-        self.past.move(source, target, axis=self.axis, upto=tokens)
+        self.past = StateBuffer(slots, shape, state.dtype, device)
+        self.present = self.past if state.in_place else StateBuffer(slots, shape, state.dtype, device)
 
 
 class Slots:
@@ -89,4 +74,4 @@ class Slots:
     def copy(self, source: int, target: int, tokens: int) -> None:
         """Copy the state of a slot's first tokens to another slot."""
         for each in (*self._states, *self._sources):
-            each.copy(source, target, tokens)
+            each.past.move(source, target, axis=each.axis, upto=tokens)

@@ -6,7 +6,6 @@ the first prompt makes the same, it is encoded as a whole, as in training; other
 tokens, the client's letters are put back, and what lies between is encoded as plain text.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from jinja2.meta import find_undeclared_variables
 
 from deployments.errors import BadRequest
 from deployments.messages import Chat
-from deployments.text.meter import TooMuch
+from deployments.text.meter import TooMuch, held_by
 from deployments.text.sandbox import Sandbox
 from deployments.text.vocabulary import Vocabulary
 from model_store.errors import InvalidManifest
@@ -103,12 +102,12 @@ class Template:
     def encode(self, written: Written) -> tuple[int, ...]:
         """Token ids of a prompt, which begins as the template has it begin."""
         vocabulary = self._vocabulary
-        specials = [vocabulary.encode(part, special=True) for part in written.parts[1::2]]
-        tokens = vocabulary.encode(written.text, special=True)
+        specials = [vocabulary.encode(part, "messages", special=True) for part in written.parts[1::2]]
+        tokens = vocabulary.encode(written.text, "messages", special=True)
         expected = [token for part in specials for token in part if token in vocabulary.control]
         if [token for token in tokens if token in vocabulary.control] == expected:
             return tokens
-        plain = [vocabulary.encode(part) for part in written.parts[::2]]
+        plain = [vocabulary.encode(part, "messages") for part in written.parts[::2]]
         pieces = [piece for pair in zip(plain, [*specials, ()], strict=True) for piece in pair]
         return tuple(token for piece in pieces for token in piece)
 
@@ -128,18 +127,14 @@ class Template:
         return {**chat.variables, "messages": messages, "tools": list(chat.tools) or None}
 
     def _message(self, message: Mapping[str, Any], place: int) -> dict[str, Any]:
-        """A message as templates expect it: text in one piece where they read no parts, arguments not as text."""
-        result = dict(message)
-        content = result.get("content")
-        if isinstance(content, (list, tuple)) and not self._takes_parts:
-            texts = [part.get("text") for part in content if isinstance(part, Mapping)]
-            if len(texts) < len(content) or not all(isinstance(text, str) for text in texts):
-                raise BadRequest("The model reads text only.", param=f"messages[{place}].content")
-            result["content"] = "".join(map(str, texts))
-        if result.get("tool_calls"):
-            calls = enumerate(result["tool_calls"])
-            result["tool_calls"] = [_call(call, f"messages[{place}].tool_calls[{i}]") for i, call in calls]
-        return result
+        """A message as templates expect it: text in one piece where they read no parts."""
+        content = message.get("content")
+        if self._takes_parts or not isinstance(content, (list, tuple)):
+            return dict(message)
+        texts = [part.get("text") for part in content if isinstance(part, Mapping)]
+        if len(texts) < len(content) or not all(isinstance(text, str) for text in texts):
+            raise BadRequest("The model reads text only.", param=f"messages[{place}].content")
+        return {**message, "content": "".join(map(str, texts))}
 
     def _render(self, inputs: Mapping[str, Any]) -> str:
         try:
@@ -154,20 +149,6 @@ class Template:
 
     def _split(self, text: str) -> tuple[str, ...]:
         return tuple(self._markup.split(text)) if self._markup else (text,)
-
-
-def _call(call: Any, param: str) -> Any:
-    """A tool call with its arguments as an object: OpenAI's API has them as text, templates write them out themselves."""
-    function = call.get("function") if isinstance(call, Mapping) else None
-    if not isinstance(function, Mapping) or not isinstance(function.get("arguments"), str):
-        return call
-    try:
-        arguments = json.loads(function["arguments"] or "{}")
-    except (ValueError, RecursionError):
-        arguments = None
-    if not isinstance(arguments, dict):
-        raise BadRequest("The arguments must be a JSON object.", param=f"{param}.function.arguments")
-    return {**call, "function": {**function, "arguments": arguments}}
 
 
 def _decoded(source: bytes) -> str:
@@ -241,11 +222,7 @@ def _letters(value: Any) -> frozenset[str]:
         value = waiting.pop()
         if isinstance(value, str):
             letters.update(value)
-        elif isinstance(value, Mapping):
-            waiting.extend(value.keys())
-            waiting.extend(value.values())
-        elif isinstance(value, (list, tuple)):
-            waiting.extend(value)
+        waiting.extend(held_by(value))
     return frozenset(letters)
 
 

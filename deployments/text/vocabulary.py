@@ -7,12 +7,13 @@ a growing text is decoded once and not anew at every token.
 import codecs
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any, Final
 
 from tokenizers import Tokenizer
 
+from deployments.errors import BadRequest
 from deployments.text.pieces import Pieces
 from model_store.errors import InvalidManifest
 
@@ -44,19 +45,27 @@ class Vocabulary:
         self._spelled = {token: self._spell(special[token], tuple(unknown)) for token in self.control}
         self._density = self._bytes_of_a_token(swallows=any(a.lstrip or a.rstrip for a in added.values()))
 
-    def encode(self, text: str, *, special: bool = False) -> tuple[int, ...]:
+    def encode(self, text: str, param: str = "prompt", *, special: bool = False) -> tuple[int, ...]:
         """Token ids of a text, without what a prompt of the model begins or ends with.
 
         Markup of special tokens in it is text like any other, unless `special` says that the text is to be trusted.
-        Raises TypeError for half a surrogate pair.
+        Raises BadRequest, which names `param`, for half a surrogate pair.
         """
         # One tokenizer knows one way at a time; a second one would cost 90 MB at 128,000 tokens.
         with self._lock:
             self._tokenizer.encode_special_tokens = not special
-            tokens = tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+            try:
+                tokens = tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+            except TypeError as error:
+                raise BadRequest("The text has half a surrogate pair in it.", param=param) from error
         if special or self.control.isdisjoint(tokens):
             return tokens
         return tuple(letter for token in tokens for letter in self._spelled.get(token, (token,)))
+
+    def check(self, tokens: Iterable[int], param: str) -> None:
+        """Raise BadRequest for token ids that the model does not have."""
+        if not all(0 <= token < self.size for token in tokens):
+            raise BadRequest(f"Token ids must be below {self.size}.", param=param)
 
     def least_tokens(self, text: str) -> int:
         """A number of tokens that the text certainly makes, found without encoding it. Microseconds for a megabyte."""
@@ -102,12 +111,10 @@ class Vocabulary:
     def _bytes_of_a_token(self, *, swallows: bool) -> int:
         """Most bytes of text that one token can stand for."""
         longest = max(1, max(map(len, self._table.inside), default=1))
-        normalizer, splitter = (
-            _state(part) for part in (self._tokenizer.normalizer, self._tokenizer.pre_tokenizer)
-        )
-        kinds = {step["type"] for step in (*_steps(normalizer), *_steps(splitter))}
-        drops = any(_drops(step) for step in (*_steps(normalizer), *_steps(splitter)))
-        if swallows or drops or kinds - _KEEPERS or not self._table.complete:
+        parts = (self._tokenizer.normalizer, self._tokenizer.pre_tokenizer)
+        steps = [step for part in parts for step in _steps(_state(part))]
+        kinds = {step["type"] for step in steps}
+        if swallows or any(map(_drops, steps)) or kinds - _KEEPERS or not self._table.complete:
             return longest * _DROPPED
         return longest * (_COMPOSED if "NFC" in kinds else 1)
 

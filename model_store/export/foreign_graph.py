@@ -23,8 +23,6 @@ _STATE: Final = re.compile(
 )
 _IDS: Final = ("input_ids", "tokens", "ids", "input")
 _HEADS: Final = ("MatMul", "MatMulNBits")
-_GATHERED: Final = 3
-"""Axes of hidden states [batch, time, width]."""
 
 
 def guess_roles(model: ir.Model, said: Mapping[str, str]) -> dict[str, str]:

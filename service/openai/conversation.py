@@ -96,10 +96,11 @@ def chat_of(messages: Sequence[Message], tools: Sequence[Tool], variables: Mappi
     """The message to the template. Raises BadRequest for a message that lacks a part or has one of another role's."""
     called: dict[str, str] = {}
     turns = []
-    for place, message in enumerate(messages):
-        _check(message, f"messages[{place}]")
+    for number, message in enumerate(messages):
+        place = f"messages[{number}]"
+        _check(message, place)
         called.update((call.id, call.function.name) for call in message.tool_calls or ())
-        turns.append(_turn(message, f"messages[{place}]", called))
+        turns.append(_turn(message, place, called))
     offered = tuple(tool.model_dump(exclude_none=True, exclude_unset=True) for tool in tools)
     return Chat(tuple(turns), offered, dict(variables))
 

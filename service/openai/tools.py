@@ -7,11 +7,9 @@ mistral  text [TOOL_CALLS][{"name": ..., "arguments": {...}}, ...]
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
-
-Format: TypeAlias = Literal["hermes", "llama3", "mistral"]
+from typing import Any, Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,17 +146,16 @@ class ToolParser:
         left = body
         while True:
             value, after = _value(left.lstrip("; \t\r\n") if calls else left.lstrip())
-            found = list(self._calls(value if isinstance(value, list) else [value]))
+            found = self._calls(value if isinstance(value, list) else [value])
             if not found:
                 return calls, left
             calls += found
             left = after
 
-    def _calls(self, values: list[Any]) -> Iterator[ToolCall]:
+    def _calls(self, values: list[Any]) -> list[ToolCall]:
         """These values as calls: all of them, or none."""
-        calls = [self._call(value) for value in values]
-        if None not in calls:
-            yield from (call for call in calls if call is not None)
+        calls = [call for value in values if (call := self._call(value))]
+        return calls if len(calls) == len(values) else []
 
     def _call(self, value: Any) -> ToolCall | None:
         name = value.get("name") if isinstance(value, dict) else None

@@ -55,11 +55,8 @@ class Turn:
         if self._parser is None:
             return delta.text, []
         said = self._parser.feed(delta.text)
-        text, calls = said.text, said.calls
-        if delta.finish:
-            last: Said = self._parser.finish()
-            text, calls = text + last.text, calls + last.calls
-        return text, [self._call(call) for call in calls]
+        last = self._parser.finish() if delta.finish else Said()
+        return said.text + last.text, [self._call(call) for call in (*said.calls, *last.calls)]
 
     def _call(self, call: ToolCall) -> dict[str, Any]:
         digest = sha256(f"{self._key}:{self._calls}".encode()).hexdigest()

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers
 
+from deployments.errors import BadRequest
 from deployments.text.vocabulary import Vocabulary
 from model_store.errors import InvalidManifest
 from tests.deployments.text.lexicons import (
@@ -100,9 +101,18 @@ def test_a_special_token_that_the_model_takes_for_a_word_is_spelled() -> None:
 
 
 def test_half_a_surrogate_pair_is_no_text() -> None:
-    with pytest.raises(TypeError):
-        BYTES.encode("\ud800")
+    with pytest.raises(BadRequest, match="surrogate") as caught:
+        BYTES.encode("\ud800", "input[3]")
+    assert caught.value.param == "input[3]"
     assert BYTES.least_tokens("\ud800") == 3
+
+
+def test_ids_that_the_model_does_not_have_are_refused() -> None:
+    BYTES.check([0, BYTES.size - 1], "prompt")
+    for token in (-1, BYTES.size):
+        with pytest.raises(BadRequest, match=f"below {BYTES.size}") as caught:
+            BYTES.check([0, token], "stop_token_ids")
+        assert caught.value.param == "stop_token_ids"
 
 
 @given(text=st.text())
