@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 
 from model_store.zoo.encoder_decoder import Config, Step, unseen_beyond
+from tests.model_store.zoo.weights import drawn
 
 TINY = Config(
     vocabulary=50, source=12, target=10, encoder_layers=2, decoder_layers=2, width=32, heads=4, hidden=48
@@ -11,14 +12,8 @@ TINY = Config(
 
 @pytest.fixture
 def step() -> Step:
-    """A small step with weights that matter: a recipe starts some at zero."""
     torch.manual_seed(0)
-    made = Step(TINY).eval()
-    with torch.no_grad():
-        for weight in made.parameters():
-            if weight.ndim == 2:
-                weight.normal_(std=weight.shape[1] ** -0.5)
-    return made
+    return drawn(Step(TINY))
 
 
 def written(length: int, seed: int) -> Tensor:

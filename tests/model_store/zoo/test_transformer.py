@@ -3,20 +3,15 @@ import torch
 from torch import Tensor, nn
 
 from model_store.zoo.transformer import Config, Step, Transformer, attend, rotary_tables, rotate
+from tests.model_store.zoo.weights import drawn
 
 TINY = Config(vocabulary=40, context=24, layers=2, width=32, heads=4, kv_heads=2, hidden=48)
 
 
 @pytest.fixture
 def step() -> Step:
-    """A small step with weights that matter: the recipe starts some at zero."""
     torch.manual_seed(0)
-    made = Step(TINY).eval()
-    with torch.no_grad():
-        for weight in made.parameters():
-            if weight.ndim == 2:
-                weight.normal_(std=weight.shape[1] ** -0.5)
-    return made
+    return drawn(Step(TINY))
 
 
 class Rows:
