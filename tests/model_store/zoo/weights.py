@@ -8,10 +8,10 @@ from torch import nn
 Module = TypeVar("Module", bound=nn.Module)
 
 
-@torch.no_grad()
 def drawn(module: Module) -> Module:
     """The module in evaluation mode, its matrices drawn so that they keep the size of what they read."""
-    for weight in module.parameters():
-        if weight.ndim == 2:
-            weight.normal_(std=weight.shape[1] ** -0.5)
+    with torch.no_grad():
+        for weight in module.parameters():
+            if weight.ndim == 2:
+                weight.normal_(std=weight.shape[1] ** -0.5)
     return module.eval()
