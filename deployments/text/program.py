@@ -83,16 +83,14 @@ class TextProgram:
     # -- rows come and go --------------------------------------------------------------------------------------------
 
     def admit(self, row: TextRow) -> None:
-        """Set a slot up for its row: sampling parameters, what an encoder reads, state of a prompt that starts alike."""
+        """Set a slot up for its row: sampling parameters, state of a prompt that starts alike."""
         work, slot = row.work, row.slot
         self._controls.admit(slot, work)
         self._lengths[slot] = 0
         self._slots.begin(slot)
         self._make_room(row)
-        if work.source:
-            self._read(work.source, slot)
-        if work.leader is None:  # each prompt once, as in the answer's usage
-            self._prompt_tokens.inc(len(work.prompt))
+        if work.row % work.request.rows_each == 0:  # each prompt once, as in the answer's usage
+            self._prompt_tokens.inc(len(work.source or work.prompt))
 
     def move(self, source: int, target: int) -> None:
         """A row has moved to another slot."""
@@ -147,17 +145,6 @@ class TextProgram:
         row.work.fed += tokens
         self._lengths[row.slot] = min(row.work.fed, self._context - 1)
 
-    def _read(self, source: tuple[int, ...], slot: int) -> None:
-        """Run the encoder over what a row is about."""
-        if self._encode is None:
-            raise ValueError("the model has no encoder")
-        ids = np.array([source], np.int64)
-        length = np.array([len(source)], np.int32)
-        began = self._clock()
-        self._encode.bind({"input_ids": ids, "length": length}, self._slots.encoded(slot, 1)).run()
-        self._observe("prefill", began, 1)
-        self._source_length[slot] = len(source)
-
     # -- one step ----------------------------------------------------------------------------------------------------
 
     def step(self, rows: Seq[TextRow]) -> Events:
@@ -183,7 +170,8 @@ class TextProgram:
             if not group:
                 return
             try:
-                budget -= self._run_chunk(group, budget)
+                # What an encoder reads cannot be cut: one run a step.
+                budget -= budget if self._read(group) else self._run_chunk(group, budget)
             except RunFailed as error:
                 for row in group:
                     row.work.scope = None  # nobody is to use what is in its slot
@@ -201,7 +189,9 @@ class TextProgram:
         """Copy what other live rows have computed of prompts that start alike."""
         for row in pending:
             work = row.work
-            if work.ready or (work.leader is None and work.fed > work.cached):
+            if work.unread:
+                self._share_source(row, rows)
+            if work.unread or work.ready or (work.leader is None and work.fed > work.cached):
                 continue
             least = min(SHORTEST, len(work.prompt) - 1) if work.leader is None else 1
             for other in rows:
@@ -209,6 +199,14 @@ class TextProgram:
                 if length >= work.fed + least:
                     self._slots.copy(other.slot, row.slot, length)
                     self._adopt(row, length)
+
+    def _share_source(self, row: TextRow, rows: Seq[TextRow]) -> None:
+        """Copy what the encoder has made for another row of the same prompt."""
+        for other in rows:
+            if other.work is row.work.leader and not other.work.unread:
+                self._slots.copy(other.slot, row.slot, 0)
+                self._source_length[row.slot] = self._source_length[other.slot]
+                row.work.unread = False
 
     def _in_common(self, work: Sequence, other: Sequence) -> int:
         """Tokens of a row's prompt that another row's state can give it."""
@@ -227,21 +225,37 @@ class TextProgram:
             return []
         first = rows[0]
         group = [first]
-        if not self.text.attention or not self._short(first, budget):
+        if not self.text.attention or not _short(first.work, budget):
             return group
-        by_slot = {row.slot: row for row in rows if self._short(row, budget)}
-        longest = len(first.work.prompt)
+        by_slot = {
+            row.slot: row for row in rows if row.work.unread == first.work.unread and _short(row.work, budget)
+        }
+        longest = _left(first.work)
         while (row := by_slot.get(group[-1].slot + 1)) is not None:
-            longest = max(longest, len(row.work.prompt))
-            if (len(group) + 1) * (longest - 1) > budget:
+            longest = max(longest, _left(row.work))
+            if (len(group) + 1) * longest > budget:
                 break
             group.append(row)
         return group
 
-    @staticmethod
-    def _short(row: TextRow, budget: int) -> bool:
-        work = row.work
-        return work.fed == 0 and not work.wants_prompt_scores and len(work.prompt) - 1 <= budget
+    def _read(self, group: Seq[TextRow]) -> bool:
+        """Run the encoder over what rows are about, padded to the right, unless they have been read."""
+        if self._encode is None or not group[0].work.unread:
+            return False
+        sources = [row.work.source for row in group]
+        lengths = np.array(list(map(len, sources)), np.int32)
+        ids = np.zeros((len(group), lengths.max()), np.int64)
+        for place, source in enumerate(sources):
+            ids[place, : len(source)] = source
+        first = group[0].slot
+        began = self._clock()
+        self._encode.bind({"input_ids": ids, "length": lengths}, self._slots.encoded(first, len(group))).run()
+        self._chunks.prefilled(ids.size, self._clock() - began)
+        self._observe("prefill", began, len(group))
+        self._source_length[first : first + len(group)] = lengths
+        for row in group:
+            row.work.unread = False
+        return True
 
     def _run_chunk(self, group: Seq[TextRow], budget: int) -> int:
         """Feed the next tokens of one row, or the first ones of several, padded to the right. How many places it took."""
@@ -386,3 +400,13 @@ class TextProgram:
     def _observe(self, kind: str, began: float, rows: int) -> None:
         self._step_seconds[kind].observe(self._clock() - began)
         self._batch_rows[kind].observe(rows)
+
+
+def _left(work: Sequence) -> int:
+    """Tokens to compute before a row's next decode."""
+    return len(work.source) if work.unread else len(work.prompt) - 1 - work.fed
+
+
+def _short(work: Sequence, budget: int) -> bool:
+    """Whether one run within the budget can compute all of a prompt."""
+    return work.fed == 0 and not work.wants_prompt_scores and _left(work) <= budget

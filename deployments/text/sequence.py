@@ -83,11 +83,11 @@ class Sequence:
         self.row = row
         self.prompt = prompt
         self.source = source
+        self.unread = bool(source)  # by the encoder
         self.leader = leader
         self.scope = scope
         self.constraint = constraint
         self.limit = limit
-        self.slot = -1  # while it is live
         self.generated: list[int] = []
         self.fed = 0
         self.cached = 0  # tokens of the prompt whose state was there already
@@ -127,7 +127,7 @@ class Sequence:
     @property
     def ready(self) -> bool:
         """Whether only the prompt's last token is left, which is fed in a decode as every token after it."""
-        return self.fed >= len(self.prompt) - 1
+        return not self.unread and self.fed >= len(self.prompt) - 1
 
     @property
     def next_token(self) -> int:
