@@ -41,7 +41,7 @@ Capability = Literal[
     "interpolate",
     "impute",
 ]
-DType = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
+DType = Literal["float32", "float16", "int64", "int32", "int8", "uint8", "bool"]
 Positive = Annotated[int, Field(gt=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -150,11 +150,16 @@ class Encoder(Part):
 
 
 class Quantization(Part):
-    """How weights were rounded, and what it cost: mean KL divergence (nats a token) from the same model in float32."""
+    """Bits of a weight, and what they and the type of the state cost, beside the same model in float32.
 
-    bits: Literal[4, 8, 16]
+    `kl` is the mean KL divergence in nats a token, or a text that is classified. Embeddings have `cosine_distance`, the mean
+    of 1 - cosine.
+    """
+
+    bits: Literal[4, 8, 16, 32]
     block: Positive | None = None
-    kl: Finite
+    kl: Finite | None = None
+    cosine_distance: Finite | None = None
     limit: Finite
 
 

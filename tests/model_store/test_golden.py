@@ -9,6 +9,7 @@ from onnx.external_data_helper import set_external_data
 
 from model_store.device import gpus
 from model_store.errors import BrokenGraph, ForbiddenOperator, GoldenMismatch, MissingFile, WrongDigest
+from model_store.golden import compare
 from model_store.package import Package
 from model_store.seal import seal
 from model_store.session import Session, choose_device, open_graph
@@ -80,6 +81,18 @@ def test_a_tolerance_is_kept(tmp_path: Path) -> None:
     package.graph["golden"].update(rtol=0.0, atol=0.5e-3)
     with pytest.raises(GoldenMismatch):
         package.open()
+
+
+@pytest.mark.parametrize(
+    ("got", "rtol", "fits"), [(11, 1e-3, True), (12, 1e-3, False), (17, 5e-2, True), (18, 5e-2, False), (-128, 5e-2, False)]
+)  # fmt: skip
+def test_rounded_numbers_may_be_a_step_apart(got: int, rtol: float, fits: bool) -> None:
+    arrays = np.array([got], np.int8), np.array([10 if got > 0 else 127], np.int8)
+    if fits:
+        compare("present", *arrays, rtol=rtol, atol=1e-4)
+    else:
+        with pytest.raises(GoldenMismatch, match=f"first at .*: {got} instead of"):
+            compare("present", *arrays, rtol=rtol, atol=1e-4)
 
 
 def test_a_golden_nan_matches_nothing(tmp_path: Path) -> None:

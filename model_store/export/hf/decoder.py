@@ -16,7 +16,7 @@ from model_store.export.hf.adapter_config import check_adapter
 from model_store.export.hf.describe import make_draft, make_text, with_cost
 from model_store.export.hf.directory import Directory, kind_of, read_directory
 from model_store.export.hf.exported import Exported, finish
-from model_store.export.hf.options import BLOCKS, Options
+from model_store.export.hf.options import Options, check_block
 from model_store.export.hf.proof import GRAPH, prove
 from model_store.export.hf.rounding import rounded
 from model_store.export.hf.text import read_words
@@ -57,7 +57,7 @@ def export_decoder(directory: Path, store_url: str, options: Options, witness: W
         right = Exported(folder / jobs.GRAPH)
         prove(right.open(), report, jobs.read_references(folder), witness.figure)
         graph, cost = right, None
-        if options.precision != "fp32":
+        if options.rounds:
             graph, cost = rounded(right, report, words, options, witness)
         witness.step("join the sampler")
         package = folder / "package"
@@ -81,10 +81,11 @@ def check_options(directory: Directory, options: Options) -> None:
     limit = context_limit(directory)
     if options.context is not None and not 1 < options.context <= limit:
         raise DraftError(f"--context {options.context}: the model knows positions up to {limit}")
-    if options.block not in BLOCKS:
-        raise DraftError(f"--block {options.block}: it must be one of {', '.join(map(str, BLOCKS))}")
+    check_block(options)
     if options.precision == "bf16" and options.device == "cuda":
         raise DraftError("--precision bf16 is for the CPU (weights kept in bfloat16): on CUDA use fp16")
+    if options.kv_cache == "int8" and options.device == "cuda":
+        raise DraftError("--kv-cache int8 is for the CPU: on CUDA it was never run")
     if options.adapter:
         check_adapter(options.adapter)
 

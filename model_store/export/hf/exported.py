@@ -24,7 +24,7 @@ ROUNDED: Final = (5e-2, 5e-2)
 
 @dataclass(frozen=True)
 class Exported:
-    """A graph without sampler in a file, its state and logits of `dtype`; large weights lie in a file beside it.
+    """A graph without sampler in a file, its state of `dtype`; large weights lie in a file beside it.
 
     `tolerance` is the relative and absolute one of its golden outputs.
     """
@@ -54,7 +54,7 @@ def finish(graph: Exported, package: Path, folder: Path, report: Report) -> Torc
     """Join the sampler, record the golden run, and put large weights into the package."""
     inputs = golden_case(graph.open(), report.layers, report.vocabulary, graph.dtype)
     # A float16 state is for CUDA, whose captured graphs have no control flow.
-    joined = join(onnx.load(graph.path, load_external_data=False), branches=graph.dtype == "float32")
+    joined = join(onnx.load(graph.path, load_external_data=False), branches=graph.dtype != "float16")
     path = graph_process.graph_file(folder)
     onnx.save(joined, path)
     outputs = [each.name for each in signature(report.layers, graph.dtype).outputs]

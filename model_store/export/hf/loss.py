@@ -1,6 +1,6 @@
 """What rounding costs: KL divergence and perplexity of a rounded graph beside the one it was made from, on the same texts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -66,16 +66,24 @@ def windows(tokens: Sequence[int], context: int) -> list[Array]:
 
 def measure(graphs: Graphs, report: Report, texts: Sequence[Array]) -> Loss:
     """Run both graphs over every text. A rounded graph that gives what is no number costs infinitely much."""
-    divergences, losses, right_losses = list[Array](), list[Array](), list[Array]()
-    for text in texts:
-        right, rounded = (
-            _log_softmax(_logits(session, report, text, dtype))
-            for session, dtype in zip((graphs.right, graphs.rounded), graphs.dtypes, strict=True)
+    return compare(
+        (
+            _logits(graphs.right, report, text, graphs.dtypes[0]),
+            _logits(graphs.rounded, report, text, graphs.dtypes[1]),
+            text[1:],
         )
+        for text in texts
+    )
+
+
+def compare(cases: Iterable[tuple[Array, Array, Array]]) -> Loss:
+    """Of each case the right logits [tokens, vocabulary], the rounded ones, and the tokens that follow the first of them."""
+    divergences, losses, right_losses = list[Array](), list[Array](), list[Array]()
+    for *logits, following in cases:
+        right, rounded = map(_log_softmax, logits)
         divergences.append((np.exp(right) * (right - rounded)).sum(-1))
-        following = text[1:, None]
-        right_losses.append(-np.take_along_axis(right[:-1], following, -1))
-        losses.append(-np.take_along_axis(rounded[:-1], following, -1))
+        for found, each in ((right_losses, right), (losses, rounded)):
+            found.append(-np.take_along_axis(each[: len(following)], following[:, None], -1))
     kl = float(np.concatenate(divergences).mean())
     nats, right_nats = (float(np.concatenate(each).mean()) for each in (losses, right_losses))
     count = sum(len(each) for each in divergences)

@@ -149,7 +149,7 @@ def quantize_graph(model: ir.Model, bits: Bits, block: int) -> int:
         source, transposed = weights
         made = rounded.get(id(source))
         if made is None:
-            matrix = _array(source).astype(np.float32)
+            matrix = array_of(source).astype(np.float32)
             made = _store(
                 model, source.name or node.name or "weights", matrix if transposed else matrix.T, bits, block
             )
@@ -158,6 +158,7 @@ def quantize_graph(model: ir.Model, bits: Bits, block: int) -> int:
         if transposed:
             _look_up(model, source, made, bits, block)
     RemoveUnusedNodesPass()(model)
+    model.graph.opset_imports.setdefault(CONTRIB, 1)
     return len(products)
 
 
@@ -187,7 +188,8 @@ def _weights(node: ir.Node) -> tuple[ir.Value, bool] | None:
     return None
 
 
-def _array(value: ir.Value) -> Array:
+def array_of(value: ir.Value) -> Array:
+    """The numbers of a constant."""
     if value.const_value is None:
         raise ValueError(f"{value.name} is no constant")
     return value.const_value.numpy()
@@ -195,12 +197,13 @@ def _array(value: ir.Value) -> Array:
 
 def _store(model: ir.Model, name: str, matrix: Array, bits: Bits, block: int) -> Rounded:
     blocks = round_matrix(matrix, bits, block)
-    zeros = None if blocks.zeros is None else _constant(model, f"{name}_zeros", blocks.zeros)
-    codes = _constant(model, f"{name}_q{bits}", blocks.codes)
-    return Rounded(codes, _constant(model, f"{name}_scales", blocks.scales), zeros, *matrix.shape)
+    zeros = None if blocks.zeros is None else constant(model, f"{name}_zeros", blocks.zeros)
+    codes = constant(model, f"{name}_q{bits}", blocks.codes)
+    return Rounded(codes, constant(model, f"{name}_scales", blocks.scales), zeros, *matrix.shape)
 
 
-def _constant(model: ir.Model, name: str, array: Array) -> ir.Value:
+def constant(model: ir.Model, name: str, array: Array) -> ir.Value:
+    """Add an initializer to a graph."""
     tensor = ir.tensor(np.ascontiguousarray(array), name=name)
     value = ir.Value(
         name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
@@ -222,18 +225,23 @@ def _multiply(model: ir.Model, node: ir.Node, made: Rounded, bits: Bits, block: 
 
 
 def _look_up(model: ir.Model, source: ir.Value, made: Rounded, bits: Bits, block: int) -> None:
-    """Embeddings out of the rounded matrix, if its rows are whole blocks; else they stay as they are."""
-    if made.columns % block:
-        return
+    """Embeddings out of the rounded matrix, cut where its last block is padded."""
+    width = -(-made.columns // block) * block
     for node, place in list(source.uses()):
         if node.op_type != "Gather" or place != 0:
             continue
-        shape = _constant(model, f"{made.codes.name}_shape", np.array([made.rows, made.columns * bits // 8]))
-        flat = ir.node("Reshape", [made.codes, shape], name=f"{made.codes.name}_flat")
-        flat.outputs[0].name = f"{made.codes.name}_rows"
-        model.graph.insert_before(node, [flat])
+        name = made.codes.name
+        shape = constant(model, f"{name}_shape", np.array([made.rows, width * bits // 8]))
+        flat = ir.node("Reshape", [made.codes, shape], name=f"{name}_flat")
+        flat.outputs[0].name = f"{name}_rows"
         inputs = [flat.outputs[0], node.inputs[1], made.scales, *([made.zeros] if made.zeros else [])]
         attributes = {"bits": bits, "block_size": block, "gather_axis": 0, "quantize_axis": 1}
-        put_in_place(
-            model, node, ir.node("GatherBlockQuantized", inputs, attributes, domain=CONTRIB, name=node.name)
-        )
+        read = ir.node("GatherBlockQuantized", inputs, attributes, domain=CONTRIB, name=node.name)
+        model.graph.insert_before(node, [flat])
+        if width == made.columns:
+            put_in_place(model, node, read)
+            continue
+        model.graph.insert_before(node, [read])
+        read.outputs[0].name, read.outputs[0].type = f"{name}_padded", node.outputs[0].type
+        ends = [constant(model, f"{name}_{at}", np.array([at])) for at in (0, made.columns, -1)]
+        put_in_place(model, node, ir.node("Slice", [read.outputs[0], *ends], name=f"{name}_cut"))

@@ -28,7 +28,10 @@ class Opens(Protocol):
 
 
 class Rows:
-    """`batch` rows with caches of `cache` places; `layers` are (kv_heads, head_dim), `dtype` the state's and the logits'."""
+    """`batch` rows with caches of `cache` places; `layers` are (kv_heads, head_dim), `dtype` the state's.
+
+    Logits are of the same type, but float32 beside an int8 state.
+    """
 
     def __init__(
         self,
@@ -61,7 +64,8 @@ class Rows:
 
     def step(self, ids: Array, select: Array, counts: Array) -> Array:
         """Run it; logits f32 [batch, selected, vocabulary]."""
-        logits = np.empty((*select.shape, self.vocabulary), self.dtype)
+        dtype = "float32" if self.dtype == "int8" else self.dtype
+        logits = np.empty((*select.shape, self.vocabulary), dtype)
         self.session.bind(self.inputs(ids, select, counts), {"logits": logits, **self._present}).run()
         self.lengths = self.lengths + counts.astype(np.int32)
         return logits.astype(np.float32, copy=False)

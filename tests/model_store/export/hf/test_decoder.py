@@ -49,6 +49,7 @@ def test_a_directory_becomes_a_package(llama: Llama, tmp_path: Path) -> None:
     assert (text.vocabulary, text.context, text.attention) == (288, 128, True)
     assert {state.shape for state in text.state} == {(2, "cache", 16)}
     assert (rounding.bits, rounding.block, rounding.limit) == (4, 16, 0.5)
+    assert rounding.kl is not None
     assert 0 < rounding.kl < 0.5
     assert manifest.quality["perplexity"].baseline is not None
     assert manifest.provenance.parameters == sum(
@@ -101,6 +102,7 @@ def test_without_positions_a_directory_is_refused() -> None:
         (Options("x", context=1), {}, "--context 1"),
         (Options("x", block=48), {}, "--block 48: it must be one of 16, 32"),
         (Options("x", "bf16", "cuda"), {}, "on CUDA use fp16"),
+        (Options("x", device="cuda", kv_cache="int8"), {}, "--kv-cache int8 is for the CPU"),
         (Options("x"), {"architectures": ["BertModel"]}, "BertModel is no decoder"),
         (Options("x"), {"num_local_experts": 8}, "LlamaForCausalLM is a mixture of experts"),
         (Options("x", adapter=Path("nowhere")), {}, "'nowhere' is no adapter"),

@@ -50,7 +50,7 @@ def test_a_precision_costs_little_and_saves_much(
 ) -> None:
     right = copied(llama, tmp_path)
     figures: list[Figure] = []
-    options = Options("x", precision, device, context=256)
+    options = Options("x", precision, device, context=256, block=32)
 
     graph, cost = rounded(right.graph, llama.report, words, options, Witness(figure=figures.append))
 
@@ -63,6 +63,30 @@ def test_a_precision_costs_little_and_saves_much(
     tables = 2 * 256 * 8 * 4  # rotations: kept in full on the CPU
     sizes = [path.stat().st_size - tables for path in (right.graph.path, graph.path)]
     assert sizes[0] / sizes[1] > smaller * 0.7
+
+
+@pytest.mark.parametrize(
+    ("options", "bits", "scale", "limit", "exact"),
+    [
+        (Options("x"), 32, None, 0.0, True),
+        (Options("x", kv_cache="int8"), 32, None, 0.05, False),
+        (Options("x", "fp16", kv_cache="int8"), 16, None, 0.05, False),
+        (Options("x", "bf16"), 16, None, 0.02, True),
+        (Options("x", "int4", kv_cache="int8"), 4, 128, 0.5, False),
+        (Options("x", "int4", max_kl=0.1), 4, 128, 0.1, False),
+        (Options("x", "fp16", "cuda"), 16, None, 0.01, False),
+    ],
+)
+def test_what_options_ask_for(
+    options: Options, bits: int, scale: int | None, limit: float, exact: bool
+) -> None:
+    assert (options.bits, options.shared_scale, options.kl_limit, options.exact) == (
+        bits,
+        scale,
+        limit,
+        exact,
+    )
+    assert options.rounds == (bits < 32 or options.kv_cache == "int8")
 
 
 def test_a_bad_rounding_is_refused(llama: Llama, words: Words, tmp_path: Path) -> None:
