@@ -2,9 +2,10 @@
 
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from model_store.errors import InvalidManifest
 from model_store.export import graph_process
@@ -17,12 +18,18 @@ from model_store.manifest import Golden, Graph, Manifest
 from model_store.session import Device, open_graph
 from model_store.store import Package, Store, seal
 
+Runs: TypeAlias = Mapping[str, TorchRun]
+Refine: TypeAlias = Callable[[Draft, Runs], tuple[Draft, Runs]]
+"""What makes another package of one that is proven: other graphs under the same signatures."""
 
-def publish(draft: Draft, store_url: str, witness: Witness = NOBODY) -> Manifest:
+
+def publish(
+    draft: Draft, store_url: str, witness: Witness = NOBODY, refine: Refine | None = None
+) -> Manifest:
     """Export, verify and publish a draft as the next version of its name; return its manifest.
 
-    Nothing is published unless every output of every graph matches torch on every case. Raises ExportError (see its tree)
-    or PackageError from the store.
+    Nothing is published unless every output of every graph matches torch on every case; `refine` comes after that, and
+    answers for what it changes. Raises ExportError (see its tree) or PackageError from the store.
     """
     check_name(draft.name)
     if not draft.graphs:
@@ -37,6 +44,10 @@ def publish(draft: Draft, store_url: str, witness: Witness = NOBODY) -> Manifest
         for name, run in runs.items():
             witness.step(f"compare the graph {name} with torch")
             _prove(Package(folder, manifest), name, run, witness)
+        if refine is not None:
+            draft, changed = refine(draft, runs)
+            folder = Path(work) / "refined"
+            lay_out(draft, number, changed, folder)
         witness.step(f"publish version {number}")
         return store.publish(folder)
 
@@ -51,7 +62,7 @@ def _export(name: str, graph: GraphDraft, work: Path, witness: Witness) -> Torch
         raise type(error)(f"graph {name!r}: {error.message}", detail=error.detail) from error
 
 
-def lay_out(draft: Draft, number: str, runs: dict[str, TorchRun], folder: Path) -> Manifest:
+def lay_out(draft: Draft, number: str, runs: Runs, folder: Path) -> Manifest:
     """Lay out the package's files and seal them."""
     for path, content in draft.files.items():
         target = folder / path
@@ -108,7 +119,7 @@ def _fields(draft: Draft, number: str) -> dict[str, Any]:
     }
 
 
-def _exporter(runs: dict[str, TorchRun]) -> dict[str, str]:
+def _exporter(runs: Runs) -> dict[str, str]:
     versions: dict[str, str] = {}
     for run in runs.values():
         versions |= run.versions

@@ -8,11 +8,12 @@ from typing import Final
 from model_store.export.draft import Draft, GraphDraft, tensor
 from model_store.export.errors import DraftError
 from model_store.export.hf.directory import Directory
-from model_store.export.hf.options import Options
+from model_store.export.hf.options import Options, check_block
 from model_store.export.hf.pooling import Pooling, read_pooling
 from model_store.export.hf.text import TOKENIZER, read_words
 from model_store.manifest import Encoder, Provenance, Tensor
 
+GRAPH: Final = "encode"
 MODULE: Final = "model_store.export.hf.encoder_module"
 CLASSIFIER: Final = "ForSequenceClassification"
 KNOWN: Final = frozenset(
@@ -30,8 +31,11 @@ def draft(directory: Directory, options: Options) -> Draft:
         raise DraftError(
             f"encoders of the family {directory.model_type!r} are not exported; there are {known}"
         )
-    if options.precision != "fp32":
-        raise DraftError(f"encoders are exported in fp32, not in {options.precision}")
+    check_block(options)
+    if options.precision != "fp32" and options.device == "cuda":
+        raise DraftError("encoders are exported for CUDA in fp32")
+    if options.kv_cache != "float":
+        raise DraftError("--kv-cache is for decoders: an encoder keeps no keys and values")
     if options.adapter is not None:
         raise DraftError("adapters are merged into decoders only")
     classifier = directory.architecture.endswith(CLASSIFIER)
@@ -59,7 +63,7 @@ def draft(directory: Directory, options: Options) -> Draft:
             home=options.home,
             recipe="made elsewhere, exported from a Hugging Face directory",
         ),
-        graphs={"encode": graph(directory, encoder, pooling)},
+        graphs={GRAPH: graph(directory, encoder, pooling)},
         files={TOKENIZER: words.files[TOKENIZER]},
         encoder=encoder,
     )
@@ -82,6 +86,11 @@ def _output(directory: Directory, encoder: Encoder, pooling: Pooling) -> Tensor:
     # DistilBERT calls its width `dim`.
     own = int(directory.config.get("hidden_size") or directory.config["dim"]) * len(pooling.pools)
     return tensor("embedding", "float32", "batch", pooling.layers[-1].outputs if pooling.layers else own)
+
+
+def exclusive(directory: Directory) -> bool:
+    """Whether a text is of one class only."""
+    return directory.config.get("problem_type") != "multi_label_classification"
 
 
 def read_classes(directory: Directory) -> tuple[str, ...]:

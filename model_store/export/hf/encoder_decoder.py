@@ -18,20 +18,21 @@ from model_store.export.draft import Draft, GraphDraft, check_name, tensor
 from model_store.export.errors import DraftError
 from model_store.export.graph_process import TorchRun
 from model_store.export.hf import encoder_decoder_job as jobs
+from model_store.export.hf.describe import with_cost
 from model_store.export.hf.directory import Directory, kind_of, read_directory
 from model_store.export.hf.encoder_decoder_proof import Answers, prove, read_sources
-from model_store.export.hf.exported import open_file
+from model_store.export.hf.encoder_decoder_rounding import open_graphs, round_graphs
+from model_store.export.hf.exported import EXACT, ROUNDED, open_file
 from model_store.export.hf.golden_case import greedy_controls
 from model_store.export.hf.job import SEED, past_names, present_names
 from model_store.export.hf.marian import marian_tokenizer
-from model_store.export.hf.options import Options
+from model_store.export.hf.options import Options, check_block
 from model_store.export.hf.rows import Array, Opens
 from model_store.export.hf.text import TOKENIZER, Words, read_words
 from model_store.export.publish import lay_out
 from model_store.export.sampling import join
 from model_store.export.witness import NOBODY, Witness
 from model_store.manifest import Manifest, Provenance, Source, State, Text
-from model_store.session import Session
 from model_store.store import Store
 
 KNOWN: Final = frozenset({"bart", "marian", "mt5", "pegasus", "t5"})
@@ -65,21 +66,28 @@ def export_encoder_decoder(
         folder, package = Path(work), Path(work) / "package"
         report = run_process(job, folder, witness)
         witness.step("compare with transformers")
-        encode, step = (_open(folder / name) for name in (jobs.ENCODE, jobs.STEP))
-        prove(encode, step, job, report, jobs.read_references(folder), witness.figure)
+        opened = open_graphs(folder)
+        prove(*opened, job, report, jobs.read_references(folder), witness.figure)
+        cost = None
+        if options.rounds:
+            cost = round_graphs(folder, opened, job, report, options, witness)
+            opened = open_graphs(folder)
         witness.step("join the sampler")
-        feeds = golden_inputs(encode, step, job, report)
-        del encode, step
+        feeds = golden_inputs(*opened, job, report)
+        del opened
         graphs = graph_drafts(job, report)
         _join(folder)
         runs = {
-            name: _record(folder, folder / f"{name}.onnx", graph, feeds[name], report)
+            name: _record(folder, folder / f"{name}.onnx", graph, feeds[name], report, options)
             for name, graph in graphs.items()
         }
         package.mkdir()
         for data in folder.glob("*.data"):
             shutil.move(data, package / data.name)
-        lay_out(make_draft(found, words, job, report, graphs, options), number, runs, package)
+        draft = make_draft(found, words, job, report, graphs, options)
+        if cost:
+            draft = with_cost(draft, cost, options)
+        lay_out(draft, number, runs, package)
         witness.step(f"publish version {number}")
         return store.publish(package)
 
@@ -94,8 +102,15 @@ def check_options(directory: Directory, options: Options) -> None:
         raise DraftError(
             f"encoder-decoders of the family {directory.model_type!r} are not exported; there are {known}"
         )
-    if options.precision != "fp32" or options.device != "cpu":
-        raise DraftError("encoder-decoders are exported in fp32 for the CPU")
+    check_block(options)
+    if options.device != "cpu":
+        raise DraftError("encoder-decoders are exported for the CPU")
+    if options.kv_cache != "float":
+        raise DraftError(
+            "--kv-cache is for decoders: an encoder-decoder keeps its keys and values in float32"
+        )
+    if options.calibration is not None:
+        raise DraftError("--calibration is for decoders and encoders: here the model answers random sources")
     if options.adapter is not None:
         raise DraftError("adapters are merged into decoders only")
     limit = context_limit(directory)
@@ -196,27 +211,31 @@ def golden_inputs(
     return {"encode": {"input_ids": sources, "length": lengths}, "step": chosen | controls}
 
 
-def _open(path: Path) -> Session:
-    return open_file(path, path.with_name(path.name + ".data"))
-
-
 def _join(folder: Path) -> None:
     path = folder / jobs.STEP
     onnx.save(join(onnx.load(path, load_external_data=False)), path)
 
 
 def _record(
-    work: Path, path: Path, graph: GraphDraft, inputs: Mapping[str, Array], report: jobs.Report
+    work: Path,
+    path: Path,
+    graph: GraphDraft,
+    inputs: Mapping[str, Array],
+    report: jobs.Report,
+    options: Options,
 ) -> TorchRun:
     """Run a finished graph once, and lay it out as `lay_out` wants it."""
     folder = work / f"graph-{path.stem}"
     folder.mkdir()
     names = [each.name for each in graph.outputs]
-    outputs = dict(zip(names, _open(path).run(inputs, names), strict=True))
+    outputs = dict(
+        zip(names, open_file(path, path.with_name(path.name + ".data")).run(inputs, names), strict=True)
+    )
     np.savez_compressed(graph_process.inputs_file(folder, 0), allow_pickle=False, **inputs)
     np.savez_compressed(graph_process.outputs_file(folder, 0), allow_pickle=False, **outputs)
     shutil.copyfile(path, graph_process.graph_file(folder))
-    return TorchRun(folder, [], [], path, report.parameters, report.versions)
+    tolerance = EXACT if options.exact else ROUNDED
+    return TorchRun(folder, [], [], path, report.parameters, report.versions, tolerance)
 
 
 def own_states(report: jobs.Report) -> tuple[State, ...]:

@@ -65,7 +65,7 @@ def prove(
     """Compare and tell each figure. Raises ParityError for the first over its limit, or where a graph cannot run."""
     try:
         cross = read_sources(encode, job, report, [each.source for each in references])
-        found = _follow(step, job, report, references, cross)
+        found = follow(step, job, report, references, cross)
     except RunFailed as error:
         raise ParityError(f"the graphs fail where transformers does not: {error}", graph=GRAPH) from error
     kept = np.setdiff1d(np.arange(job.vocabulary), job.banned)
@@ -73,7 +73,7 @@ def prove(
     figure(_greedy(found, references, len(job.start)))
 
 
-def _follow(
+def follow(
     step: Opens, job: Job, report: Report, references: Sequence[Reference], cross: Mapping[str, Array]
 ) -> Array:
     """Logits [rows, steps, vocabulary] after each token of transformers' answers, all rows a token at a time."""

@@ -16,8 +16,8 @@ from torch.nn import functional
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from model_store.export.cases import Case
-from model_store.export.hf.directory import Directory, read_directory
-from model_store.export.hf.encoder import CLASSIFIER, positions
+from model_store.export.hf.directory import read_directory
+from model_store.export.hf.encoder import CLASSIFIER, exclusive, positions
 from model_store.export.hf.pooling import Dense, Pool, Pooling, read_pooling
 
 _ROWS = ((5, 3), (9,), (12, 1, 7))
@@ -91,13 +91,9 @@ def module(folder: Path) -> nn.Module:
     }
     if directory.architecture.endswith(CLASSIFIER):
         model = AutoModelForSequenceClassification.from_pretrained(folder, **settings)
-        return Classifier(model, exclusive=_exclusive(directory))
+        return Classifier(model, exclusive=exclusive(directory))
     extra = {} if directory.model_type in {"distilbert", "electra"} else {"add_pooling_layer": False}
     return Embedder(AutoModel.from_pretrained(folder, **settings, **extra), read_pooling(folder), folder)
-
-
-def _exclusive(directory: Directory) -> bool:
-    return directory.config.get("problem_type") != "multi_label_classification"
 
 
 def cases(folder: Path) -> list[Case]:

@@ -17,12 +17,13 @@ from deployments.config import HostConfig
 from deployments.messages import Classify, Embed, Output
 from deployments.metrics import Metrics
 from deployments.studio import open_studio
-from model_store.export.errors import DraftError
+from model_store.export.errors import DraftError, QualityLost
 from model_store.export.hf.directory import kind_of, read_directory
 from model_store.export.hf.encoder import draft
 from model_store.export.hf.encoder_module import pool
+from model_store.export.hf.encoder_rounding import divergence
 from model_store.export.hf.export import export_directory
-from model_store.export.hf.options import Options
+from model_store.export.hf.options import Options, Precision
 from model_store.export.hf.pooling import Pool
 from model_store.export.parity import Figure
 from model_store.export.witness import Witness
@@ -34,10 +35,11 @@ TEXTS = ("The cat sat on a mat.", "dogs ran", "a red mat, unable dog? the cats r
 MEAN = {"word_embedding_dimension": 16, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
 
 
-def export(folder: Path, store: Path) -> tuple[Manifest, list[Figure]]:
+def export(folder: Path, store: Path, **options: Any) -> tuple[Manifest, list[Figure]]:
     figures = list[Figure]()
     assert kind_of(read_directory(folder)) == "encoder"
-    return export_directory(folder, str(store), Options(name="made"), Witness(figure=figures.append)), figures
+    made = Options(name="made", **options)
+    return export_directory(folder, str(store), made, Witness(figure=figures.append)), figures
 
 
 def encoder_of(manifest: Manifest) -> Encoder:
@@ -152,6 +154,58 @@ async def test_a_classification_head_gives_probabilities(
         assert dict(output.classes or ()) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize(("precision", "most"), [("int8", 1e-3), ("int4", 0.05), ("bf16", 1e-4)])
+async def test_a_rounded_encoder_says_how_far_its_vectors_turn(
+    tmp_path: Path, precision: Precision, most: float
+) -> None:
+    sizes: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 64}
+    folder, store = make(tmp_path / "model", "bert", **sizes), tmp_path / "store"
+    text = tmp_path / "text.txt"
+    text.write_text(" ".join(TEXTS) * 4)
+
+    manifest, figures = export(folder, store, precision=precision, block=32, calibration=text)
+
+    found = manifest.quantization
+    assert found is not None
+    assert found.kl is None
+    assert found.cosine_distance is not None
+    assert 0 < found.cosine_distance < most
+    assert found.bits == {"int8": 8, "int4": 4, "bf16": 16}[precision]
+    assert figures[-1].error == pytest.approx(found.cosine_distance)
+    expected = np.stack([unit(hidden(folder, text).mean(0)) for text in TEXTS])
+    assert ((await embed(store) * expected).sum(-1) > 1 - 2 * most).all()
+
+
+@pytest.mark.parametrize("problem", [None, "multi_label_classification"])
+def test_a_rounded_classifier_says_how_far_its_classes_move(tmp_path: Path, problem: str | None) -> None:
+    fields: dict[str, Any] = {"id2label": dict(enumerate("abc")), "problem_type": problem}
+    folder = make(tmp_path / "model", "roberta", head="ForSequenceClassification", **fields)
+
+    manifest, _ = export(folder, tmp_path / "store", precision="int8", block=16)
+
+    found = manifest.quantization
+    assert found is not None
+    assert found.kl is not None
+    assert 0 <= found.kl < 1e-2
+
+
+def test_a_bad_rounding_is_refused(bert: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        QualityLost, match=r"int4 costs .* \(1 - cosine from float32, 32 texts\), .* allows 1e-09"
+    ):
+        export(bert, tmp_path / "store", precision="int4", max_kl=1e-9)
+    assert not (tmp_path / "store" / "made").exists()
+
+
+def test_a_divergence_of_classes() -> None:
+    right, found = np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([[0.25, 0.75], [1.0, 0.0]])
+    first = 0.5 * np.log(2) + 0.5 * np.log(2 / 3)
+    assert divergence(right, right, exclusive=True) == 0
+    assert divergence(right, found, exclusive=True) == pytest.approx(first / 2)
+    assert divergence(right, found, exclusive=False) == pytest.approx(2 * first / 4)
+    assert np.isnan(divergence(right, found * np.nan, exclusive=True))
+
+
 # -- what is refused or read otherwise, without an export ----------------------------------------------------------------
 
 
@@ -195,8 +249,10 @@ def test_a_family_that_was_never_tried_is_refused(copy: Path) -> None:
     assert "'funnel' are not exported" in refusal(configured(copy, model_type="funnel"))
 
 
-def test_precisions_and_adapters_are_for_decoders(copy: Path) -> None:
-    assert "fp32, not in int4" in refusal(copy, precision="int4")
+def test_what_is_for_decoders_alone_is_refused(copy: Path) -> None:
+    assert "for CUDA in fp32" in refusal(copy, precision="int4", device="cuda")
+    assert "keeps no keys" in refusal(copy, kv_cache="int8")
+    assert "--block 48" in refusal(copy, block=48)
     assert "decoders only" in refusal(copy, adapter=copy)
 
 

@@ -19,7 +19,7 @@ from deployments.messages import Complete, TextDelta
 from deployments.metrics import Metrics
 from deployments.studio import open_studio
 from model_store.errors import RunFailed
-from model_store.export.errors import DraftError, GraphFailed, ParityError
+from model_store.export.errors import DraftError, GraphFailed, ParityError, QualityLost
 from model_store.export.hf.directory import read_directory
 from model_store.export.hf.encoder_decoder import (
     check_options,
@@ -30,7 +30,7 @@ from model_store.export.hf.encoder_decoder import (
 )
 from model_store.export.hf.encoder_decoder_job import Job, Reference, Report
 from model_store.export.hf.encoder_decoder_proof import prove
-from model_store.export.hf.options import Options
+from model_store.export.hf.options import Options, Precision
 from model_store.export.parity import Figure
 from model_store.export.witness import Witness
 from model_store.manifest import Manifest
@@ -110,6 +110,32 @@ async def test_a_forced_beginning_and_bans_are_kept(tmp_path: Path) -> None:
         await answer(store, ["a" * 80])
 
 
+@pytest.mark.parametrize(
+    ("family", "precision", "most"), [("t5", "int4", 0.5), ("marian", "int8", 1e-2), ("bart", "fp16", 1e-4)]
+)
+async def test_a_rounded_package_says_what_it_costs(
+    tmp_path: Path, family: str, precision: Precision, most: float
+) -> None:
+    folder, store = make(tmp_path / "model", family, d_model=64), tmp_path / "store"
+
+    manifest, figures = export(folder, store, precision=precision, block=32)
+
+    found = manifest.quantization
+    assert found is not None
+    assert found.kl is not None
+    assert 0 < found.kl < most <= 0.5
+    assert figures[-1].error == pytest.approx(found.kl)
+    assert manifest.quality["perplexity"].baseline_name == "float32"
+    (delta,) = await answer(store, TEXTS[:1], max_tokens=8, ignore_eos=True)
+    assert len(delta.token_ids) == 8
+
+
+def test_a_bad_rounding_is_refused(t5: Path, tmp_path: Path) -> None:
+    with pytest.raises(QualityLost, match=r"int8 costs .* nats a token .* where --max-kl allows 1e-09"):
+        export(t5, tmp_path / "store", precision="int8", max_kl=1e-9)
+    assert not (tmp_path / "store" / "made").exists()
+
+
 # -- what is refused, without an export ----------------------------------------------------------------------------------
 
 
@@ -138,8 +164,10 @@ def refusal(folder: Path, **options: Any) -> str:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int4"}, "in fp32 for the CPU"),
-        ({"device": "cuda"}, "in fp32 for the CPU"),
+        ({"precision": "int4", "device": "cuda"}, "for the CPU"),
+        ({"kv_cache": "int8"}, "--kv-cache is for decoders"),
+        ({"calibration": Path("text")}, "--calibration is for decoders and encoders"),
+        ({"block": 48}, "--block 48"),
         ({"context": 91}, "positions up to 90"),
         ({"context": 1}, "positions up to 90"),
         ({"adapter": Path("lora")}, "decoders only"),
