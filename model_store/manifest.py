@@ -162,6 +162,12 @@ class Quantization(Part):
     cosine_distance: Finite | None = None
     limit: Finite
 
+    @model_validator(mode="after")
+    def _has_one_cost(self) -> Self:
+        if (self.kl is None) == (self.cosine_distance is None):
+            raise ValueError("rounding costs either a KL divergence or a cosine distance")
+        return self
+
 
 class Image(Part):
     """What pictures go in and come out: values in [0, 1], channels first."""

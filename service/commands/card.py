@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from model_store.manifest import Manifest, Measure, Tensor
+from model_store.manifest import Manifest, Measure, Quantization, Tensor
 
 _LAYER: Final = re.compile(r"\.(\d+)\.")  # in the role of a layer's state
 
@@ -27,6 +27,8 @@ def card(manifest: Manifest) -> RenderableType:
         "recipe": f"{origin.recipe} {_effort(manifest)}".strip(),
         "digest": manifest.digest,
     }
+    if manifest.quantization:
+        about["rounded"] = _rounded(manifest.quantization)
     facts = Table.grid(padding=(0, 2, 0, 0))
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
@@ -120,6 +122,12 @@ def _effort(manifest: Manifest) -> str:
 
 def _pairs(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _rounded(found: Quantization) -> str:
+    blocks = f" in blocks of {found.block}" if found.block else ""
+    cost = f"1 - cosine {found.cosine_distance:.2g}" if found.kl is None else f"KL {found.kl:.2g}"
+    return f"weights of {found.bits} bits{blocks}: {cost} from float32, at most {found.limit:g}"
 
 
 def size(manifest: Manifest) -> str:

@@ -121,6 +121,12 @@ def test_sizes_are_positive_or_named(shape: list[object]) -> None:
         Tensor.model_validate_json(json.dumps({"name": "x", "role": "x", "dtype": "float32", "shape": shape}))
 
 
+@pytest.mark.parametrize("costs", [{}, {"kl": 0.1, "cosine_distance": 0.1}])
+def test_rounding_has_one_cost(costs: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="either a KL divergence or a cosine distance"):
+        module.Quantization(bits=8, limit=1.0, **costs)
+
+
 def test_the_default_score_needs_a_calibration() -> None:
     calibration = Calibration(scores="s.npy", threshold=1.0, quantile=0.95, data="x")
     Scoring(default="l1", calibrations={"l1": calibration})

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -119,6 +120,28 @@ def test_show_tells_of_one_layers_state(tmp_path: Path) -> None:
     assert isinstance(shown.file, StringIO)
     assert shown.file.getvalue().count("in each layer") == 4
     assert "later" not in shown.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("quantization", "said"),
+    [
+        (
+            {"bits": 4, "block": 128, "kl": 0.0278, "limit": 0.5},
+            "4 bits in blocks of 128: KL 0.028 from float32, at most 0.5",
+        ),
+        (
+            {"bits": 16, "cosine_distance": 1e-5, "limit": 0.001},
+            "16 bits: 1 - cosine 1e-05 from float32, at most 0.001",
+        ),
+    ],
+)
+def test_show_tells_what_rounding_cost(tmp_path: Path, quantization: dict[str, Any], said: str) -> None:
+    place = packages.text(tmp_path)
+    fields = json.loads((place / "model.json").read_bytes()) | {"quantization": quantization}
+    shown = Console(file=StringIO(), width=120)
+    shown.print(card(Manifest.model_validate_json(json.dumps(fields))))
+    assert isinstance(shown.file, StringIO)
+    assert said in shown.file.getvalue()
 
 
 def test_show_takes_a_version(sound: Path) -> None:
