@@ -43,7 +43,6 @@ class TextModel:
                 device=device,
                 threads=threads_of(config, _bytes(manifest, graph)),
                 capture=graph == "step",
-                untiled=context <= _SHORT_CONTEXT,
             )
 
         step = opened("step")
@@ -142,10 +141,6 @@ class OneShotModel:
 
 # Bytes. Below this a second thread's waiting (it spins) takes more from the event loop than it gives to the model.
 _SMALL_GRAPH: Final = 8 << 20
-
-# Tokens. A step of 16 rows of 100 tokens takes 11 % less without tiles, one of 8 rows as long at 900, and one of a single row
-# of 2,500 a fifth more.
-_SHORT_CONTEXT: Final = 1024
 
 Model = TextModel | EncoderModel | OneShotModel
 
