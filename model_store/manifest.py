@@ -8,6 +8,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 SCHEMA_VERSION: Final = 1
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+# Requests name it behind its model's name and a colon, where hosts files have versions: so it is no number.
+AdapterName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9._-]{0,62}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 # Relative, forward slashes, no dot segments: a path can name nothing outside its package folder.
@@ -133,6 +135,15 @@ class Text(Part):
     prefix: tuple[int, ...] = ()
     chat: Chat | None = None
     source: Source | None = None
+    # LoRA adapters in the graph `step`, of which a request may choose one: input `adapter` i64 [adapted] is a place in this list,
+    # counted from 1 (0: none), for each row that input `adapter_row` i64 [adapted] names.
+    adapters: tuple[AdapterName, ...] = ()
+
+    @model_validator(mode="after")
+    def _adapters_differ(self) -> Self:
+        if len(set(self.adapters)) < len(self.adapters):
+            raise ValueError("an adapter is named twice")
+        return self
 
 
 class Encoder(Part):
@@ -265,6 +276,14 @@ class Manifest(Part):
         missing = sorted(self.named_files() - self.files.keys())
         if missing:
             raise ValueError(f"files without a digest: {', '.join(missing)}")
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_can_be_chosen(self) -> Self:
+        if self.text and self.text.adapters:
+            step = self.graphs.get("step")
+            if not {"adapter", "adapter_row"} <= {each.name for each in (step.inputs if step else ())}:
+                raise ValueError("the graph 'step' does not take which adapter a row wants")
         return self
 
     def named_files(self) -> set[str]:

@@ -44,6 +44,7 @@ def text(
     sharpness: float = 8.0,
     half: bool = False,
     branches: bool = True,
+    adapters: Sequence[str] = (),
 ) -> Path:
     """The "+1" decoder over bytes: greedy continues "abc" with "defg...".
 
@@ -52,7 +53,7 @@ def text(
     takes from its cache `past_key_values.0.key|value` [batch, 1, cache, 8], written in place.
     From the `eos_after`-th token on, token 0 (end of text) comes first instead.
     Probability of the first choice at temperature 1: about 0.91 with the default sharpness, falling with it.
-    `half`: with a float16 cache. `branches`: whether the sampler has control flow, which CUDA graphs do not allow.
+    A row with the k-th of `adapters` goes on by k + 1 instead of 1. `half`: with a float16 cache. `branches`: whether the sampler has control flow, which CUDA graphs do not allow.
     """
     sketch = Sketch()
     ids = sketch.input("input_ids", "int64", "batch", "time")
@@ -61,7 +62,8 @@ def text(
     place, runner_up, state = (
         _attend(sketch, ids, select, cache) if attention else _count(sketch, ids, select)
     )
-    following = _wrap(sketch, sketch("Add", sketch("GatherElements", ids, select, axis=1), _int(sketch, 1)))
+    following = sketch("Add", sketch("GatherElements", ids, select, axis=1), _int(sketch, 1))
+    following = _wrap(sketch, sketch("Add", following, _adapter(sketch, ids)) if adapters else following)
     if eos_after is not None:
         ended = sketch("GreaterOrEqual", place, _int(sketch, eos_after))
         following = sketch("Where", ended, _int(sketch, 0), following)
@@ -85,9 +87,11 @@ def text(
             "state": state,
             "attention": attention,
             "eos_token_ids": [0],
+            "adapters": list(adapters),
         },
     }
-    graphs = {"step": (sketch, _text_feeds(attention, cache))}
+    chosen = {"adapter_row": np.array([1], np.int64), "adapter": np.array([1], np.int64)} if adapters else {}
+    graphs = {"step": (sketch, _text_feeds(attention, cache) | chosen)}
     return build(
         folder, name, version, fields, graphs, {"tokenizer.json": byte_tokenizer().to_str().encode()}
     )
@@ -151,6 +155,14 @@ def _attend(sketch: Sketch, ids: str, select: str, dtype: str) -> tuple[str, str
         for past, new in pairs
     ]
     return place, sketch("Cast", runner_up, to=TensorProto.INT64), state
+
+
+def _adapter(sketch: Sketch, ids: str) -> str:
+    """Each row's adapter, [batch, 1]."""
+    rows, chosen = (sketch.input(name, "int64", "adapted") for name in ("adapter_row", "adapter"))
+    none = sketch("Expand", _int(sketch, 0), sketch("Shape", ids, start=0, end=1))
+    axis = sketch.constant([1], "int64")
+    return sketch("Unsqueeze", sketch("ScatterElements", none, rows, chosen, axis=0), axis)
 
 
 def _peak(sketch: Sketch, token: str, height: float) -> str:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from model_store.export.errors import DraftError
 from model_store.manifest import (
+    AdapterName,
     Capability,
     DType,
     Encoder,
@@ -35,6 +36,7 @@ Range: TypeAlias = tuple[float, float]
 
 BATCH_SIZES: Final = (2, 1)
 _NAME: Final = TypeAdapter(Name)
+_ADAPTER: Final = TypeAdapter(AdapterName)
 
 
 def tensor(name: str, dtype: DType, *shape: int | str, role: str = "") -> Tensor:
@@ -49,6 +51,16 @@ def check_name(name: str) -> None:
     except ValidationError as error:
         raise DraftError(
             f"{name!r:.80} is no package name: small letters, digits, . _ -, at most 63"
+        ) from error
+
+
+def check_adapter_name(name: str) -> None:
+    """Raise DraftError for a name that no adapter can have."""
+    try:
+        _ADAPTER.validate_python(name)
+    except ValidationError as error:
+        raise DraftError(
+            f"{name!r:.80} is no adapter's name: a small letter, then small letters, digits, . _ -, at most 63"
         ) from error
 
 

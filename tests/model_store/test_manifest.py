@@ -56,6 +56,22 @@ def test_names_that_do_not(name: str) -> None:
         TypeAdapter(Name).validate_python(name)
 
 
+@pytest.mark.parametrize(
+    ("adapters", "complaint"),
+    [
+        (["legal", "legal"], "an adapter is named twice"),
+        (["2"], "should match pattern"),
+        (["a:b"], "should match pattern"),
+        (["legal"], "the graph 'step' does not take which adapter a row wants"),
+    ],
+)
+def test_adapters_that_cannot_be_chosen(store: Path, adapters: list[str], complaint: str) -> None:
+    changed = fields(store, "tiny-text")
+    changed["text"]["adapters"] = adapters
+    with pytest.raises(ValidationError, match=complaint):
+        Manifest.model_validate_json(json.dumps(changed))
+
+
 @pytest.mark.parametrize("version", ["0", "01", "1.0", "-1", "v1", "", "1" * 10, "1\n", "१"])
 def test_versions_are_positive_numbers_without_zeros_in_front(version: str) -> None:
     with pytest.raises(ValidationError):

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from model_store.export import graph_process
-from model_store.export.draft import check_name
+from model_store.export.draft import check_adapter_name, check_name
 from model_store.export.errors import DraftError
 from model_store.export.hf import job as jobs
 from model_store.export.hf.adapter_config import check_adapter
+from model_store.export.hf.adapters import with_adapters
 from model_store.export.hf.describe import make_draft, make_text, with_cost
 from model_store.export.hf.directory import Directory, kind_of, read_directory
 from model_store.export.hf.exported import Exported, finish
@@ -59,11 +60,15 @@ def export_decoder(directory: Path, store_url: str, options: Options, witness: W
         graph, cost = right, None
         if options.rounds:
             graph, cost = rounded(right, report, words, options, witness)
+        if options.adapters:
+            graph = with_adapters(right, graph, report, options, witness)
         witness.step("join the sampler")
         package = folder / "package"
         package.mkdir()
         run = finish(graph, package, folder, report)
-        draft = make_draft(found, words, make_text(words, job, report, graph.dtype), run, report, options)
+        draft = make_draft(
+            found, words, make_text(words, job, report, graph.dtype, options), run, report, options
+        )
         if cost:
             draft = with_cost(draft, cost, options)
         lay_out(draft, number, {GRAPH: run}, package)
@@ -86,8 +91,11 @@ def check_options(directory: Directory, options: Options) -> None:
         raise DraftError("--precision bf16 is for the CPU (weights kept in bfloat16): on CUDA use fp16")
     if options.kv_cache == "int8" and options.device == "cuda":
         raise DraftError("--kv-cache int8 is for the CPU: on CUDA it was never run")
-    if options.adapter:
-        check_adapter(options.adapter)
+    for name in options.adapters:
+        check_adapter_name(name)
+    for path in (options.adapter, *options.adapters.values()):
+        if path:
+            check_adapter(path)
 
 
 def vocabulary_size(directory: Directory) -> int:
@@ -127,6 +135,7 @@ def make_job(directory: Directory, options: Options) -> jobs.Job:
         vocabulary=vocabulary_size(directory),
         prompts=tuple(min(length, context - steps) for length in PROMPTS),
         steps=steps,
+        adapters=tuple(path.resolve() for path in options.adapters.values()),
     )
 
 

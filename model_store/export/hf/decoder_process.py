@@ -25,9 +25,10 @@ from transformers.utils import logging as transformers_logging
 from model_store.export import graph_process
 from model_store.export.errors import GraphFailed
 from model_store.export.hf import job as jobs
-from model_store.export.hf.adapter import merge_adapter
+from model_store.export.hf.adapter import merge, merged, read_adapter, stack
 from model_store.export.hf.decoder_module import Step
 from model_store.export.hf.rewrite import simplify_graph
+from model_store.export.hf.stack import write_stacks
 from model_store.export.torch_graph import failure
 
 TOOLS: Final = ("torch", "transformers", "onnx", "onnxscript", "onnx-ir", "safetensors")
@@ -125,9 +126,13 @@ def work(folder: Path, stage: Callable[[str], None]) -> None:
     model = load(job)
     if job.adapter:
         stage("merge the adapter")
-        merge_adapter(model, job.adapter)
+        merge(model, read_adapter(model, job.adapter))
+    adapters = [read_adapter(model, path) for path in job.adapters]
     stage("compute what transformers answers")
     jobs.write_references(folder, refer(model, job))
+    for place, adapter in enumerate(adapters, 1):
+        with merged(model, adapter):
+            jobs.write_references(folder, refer(model, job), place)
     parameters = sum(each.numel() for each in model.parameters())
     stage("export with torch.onnx")
     step = Step(model, job.context)
@@ -136,6 +141,7 @@ def work(folder: Path, stage: Callable[[str], None]) -> None:
     simplify_graph(graph)
     stage("write the graph")
     jobs.save_graph(graph, folder / jobs.GRAPH)
+    write_stacks(folder, stack(model, [str(node.name) for node in graph.graph], adapters))
     versions = {name: version(name) for name in TOOLS} | {"python": platform.python_version()}
     report: dict[str, Any] = {
         "versions": versions,

@@ -13,7 +13,7 @@ from model_store.export.hf.text import TOKENIZER, Words
 from model_store.manifest import DType, Measure, Provenance, Quantization, Text
 
 
-def make_text(words: Words, job: Job, report: Report, dtype: DType) -> Text:
+def make_text(words: Words, job: Job, report: Report, dtype: DType, options: Options) -> Text:
     """The manifest's part on text."""
     return Text(
         tokenizer=TOKENIZER,
@@ -25,6 +25,7 @@ def make_text(words: Words, job: Job, report: Report, dtype: DType) -> Text:
         eos_token_ids=words.eos_token_ids,
         prefix=words.prefix,
         chat=words.chat,
+        adapters=tuple(options.adapters),
     )
 
 
@@ -48,7 +49,7 @@ def make_draft(
             recipe=f"atelier export hf: {directory.architecture}",
             parameters=run.parameters,
         ),
-        graphs={"step": signature(report.layers, options.state_dtype)},
+        graphs={"step": signature(report.layers, options.state_dtype, adapters=bool(options.adapters))},
         files=words.files,
         text=text,
     )

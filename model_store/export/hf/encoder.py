@@ -36,8 +36,8 @@ def draft(directory: Directory, options: Options) -> Draft:
         raise DraftError("encoders are exported for CUDA in fp32")
     if options.kv_cache != "float":
         raise DraftError("--kv-cache is for decoders: an encoder keeps no keys and values")
-    if options.adapter is not None:
-        raise DraftError("adapters are merged into decoders only")
+    if options.adapter is not None or options.adapters:
+        raise DraftError("adapters go with decoders only")
     classifier = directory.architecture.endswith(CLASSIFIER)
     pooling = Pooling() if classifier else read_pooling(directory.path)
     words = read_words(directory)

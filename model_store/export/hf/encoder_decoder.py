@@ -111,8 +111,8 @@ def check_options(directory: Directory, options: Options) -> None:
         )
     if options.calibration is not None:
         raise DraftError("--calibration is for decoders and encoders: here the model answers random sources")
-    if options.adapter is not None:
-        raise DraftError("adapters are merged into decoders only")
+    if options.adapter is not None or options.adapters:
+        raise DraftError("adapters go with decoders only")
     limit = context_limit(directory)
     if options.context is not None and not len(start_of(directory)) < options.context <= limit:
         raise DraftError(f"--context {options.context}: the model knows positions up to {limit}")

@@ -26,12 +26,13 @@ ROUNDED: Final = (5e-2, 5e-2)
 class Exported:
     """A graph without sampler in a file, its state of `dtype`; large weights lie in a file beside it.
 
-    `tolerance` is the relative and absolute one of its golden outputs.
+    `tolerance` is the relative and absolute one of its golden outputs. With `adapters` it takes which one each row wants.
     """
 
     path: Path
     dtype: DType = "float32"
     tolerance: tuple[float, float] = EXACT
+    adapters: bool = False
 
     def open(self) -> Session:
         """Open it on the CPU."""
@@ -52,7 +53,7 @@ def open_file(graph: Path, data: Path) -> Session:
 
 def finish(graph: Exported, package: Path, folder: Path, report: Report) -> TorchRun:
     """Join the sampler, record the golden run, and put large weights into the package."""
-    inputs = golden_case(graph.open(), report.layers, report.vocabulary, graph.dtype)
+    inputs = golden_case(graph.open(), report.layers, report.vocabulary, graph.dtype, adapters=graph.adapters)
     # A float16 state is for CUDA, whose captured graphs have no control flow.
     joined = join(onnx.load(graph.path, load_external_data=False), branches=graph.dtype != "float16")
     path = graph_process.graph_file(folder)

@@ -36,13 +36,25 @@ def greedy_controls(batch: int, selected: int, vocabulary: int) -> dict[str, Arr
 
 
 def golden_case(
-    session: Opens, layers: Sequence[tuple[int, int]], vocabulary: int, dtype: str
+    session: Opens, layers: Sequence[tuple[int, int]], vocabulary: int, dtype: str, *, adapters: bool = False
 ) -> Mapping[str, Array]:
-    """Inputs of the joined graph, for the step of `TRIES` whose two most probable tokens are furthest apart in both rows."""
+    """Inputs of the joined graph, for the step of `TRIES` whose two most probable tokens are furthest apart in both rows.
+
+    With `adapters` the second row has the first of the graph's.
+    """
+    wanted = np.arange(len(LENGTHS)) if adapters else None
     generator = np.random.default_rng(SEED)
     best, chosen = -1.0, dict[str, Array]()
     for _ in range(TRIES):
-        rows = Rows(session, layers, vocabulary=vocabulary, batch=len(LENGTHS), cache=CACHE, dtype=dtype)
+        rows = Rows(
+            session,
+            layers,
+            vocabulary=vocabulary,
+            batch=len(LENGTHS),
+            cache=CACHE,
+            dtype=dtype,
+            adapters=wanted,
+        )
         rows.prefill([generator.integers(0, vocabulary, length) for length in LENGTHS])
         ids = generator.integers(0, vocabulary, (len(LENGTHS), 1))
         select, counts = np.zeros_like(ids), np.ones(len(LENGTHS), np.int64)

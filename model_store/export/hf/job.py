@@ -20,7 +20,10 @@ MOST_INLINE_BYTES: Final = 1_610_612_736
 
 @dataclass(frozen=True)
 class Job:
-    """What the process is to do. `prompts` are lengths in tokens, `steps` the greedy tokens after each."""
+    """What the process is to do. `prompts` are lengths in tokens, `steps` the greedy tokens after each.
+
+    `adapter` is merged into the weights, `adapters` stay beside them.
+    """
 
     directory: Path
     adapter: Path | None
@@ -28,6 +31,7 @@ class Job:
     vocabulary: int
     prompts: tuple[int, ...]
     steps: int
+    adapters: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,11 @@ def read_report(folder: Path) -> Report:
     return _REPORT.validate_json((folder / "report.json").read_bytes())
 
 
-def write_references(folder: Path, references: Sequence[Reference]) -> None:
-    """Write every row's arrays."""
+def write_references(folder: Path, references: Sequence[Reference], adapter: int = 0) -> None:
+    """Write every row's arrays; `adapter` is the place of the one that was in the weights, counted from 1."""
     for place, each in enumerate(references):
         np.savez(
-            folder / f"reference-{place}.npz",
+            folder / f"reference-{adapter}-{place}.npz",
             allow_pickle=False,
             length=each.length,
             tokens=each.tokens,
@@ -96,11 +100,11 @@ def write_references(folder: Path, references: Sequence[Reference]) -> None:
         )
 
 
-def read_references(folder: Path) -> list[Reference]:
+def read_references(folder: Path, adapter: int = 0) -> list[Reference]:
     """Read what `write_references` wrote."""
     found = []
-    for place in range(len(list(folder.glob("reference-*.npz")))):
-        with np.load(folder / f"reference-{place}.npz", allow_pickle=False) as stored:
+    for place in range(len(list(folder.glob(f"reference-{adapter}-*.npz")))):
+        with np.load(folder / f"reference-{adapter}-{place}.npz", allow_pickle=False) as stored:
             found.append(Reference(int(stored["length"]), stored["tokens"], stored["logits"]))
     return found
 

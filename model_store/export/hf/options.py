@@ -1,7 +1,7 @@
 """What `atelier export hf` was told, as plain data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -35,9 +35,9 @@ class Options:
     """How a directory becomes a package.
 
     `context` bounds prompt and answer in tokens (None: the model's own limit, at most 8192). `adapter` is a PEFT directory
-    with a LoRA to merge. `block` and `max_kl` (nats a token) concern int8 and int4; `calibration` is a text file to measure
-    the loss on (None: texts that the model itself writes). `kv_cache` is how a decoder keeps keys and values: as it computes, or in
-    8 bits.
+    with a LoRA to merge; `adapters` are such directories by name, each to be chosen by requests. `block` and `max_kl` (nats a
+    token) concern int8 and int4; `calibration` is a text file to measure the loss on (None: texts that the model itself writes).
+    `kv_cache` is how a decoder keeps keys and values: as it computes, or in 8 bits.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Options:
     data_licence: str = NOT_STATED
     attribution: str = NOT_STATED
     home: str = NOT_STATED
+    adapters: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def kl_limit(self) -> float:

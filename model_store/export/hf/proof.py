@@ -24,11 +24,16 @@ def prove(
     report: Report,
     references: Sequence[Reference],
     figure: Callable[[Figure], None],
+    adapters: Sequence[int] | None = None,
 ) -> None:
-    """Compare and tell each figure. Raises ParityError for the first that is over its limit, or where the graph cannot run."""
+    """Compare and tell each figure. `adapters`: which one each reference is of, where the graph has some (0: none).
+
+    Raises ParityError for the first that is over its limit, or where the graph cannot run.
+    """
+    wanted = None if adapters is None else np.array(adapters)
     try:
-        ragged = _ragged(session, report, references)
-        chunked = _chunked(session, report, references[-1])
+        ragged = _ragged(session, report, references, wanted)
+        chunked = _chunked(session, report, references[-1], None if wanted is None else wanted[-1:])
     except RunFailed as error:
         raise ParityError(f"the graph fails where transformers does not: {error}", graph=GRAPH) from error
     expected = [each.logits[: len(each.tokens)] for each in references]
@@ -39,11 +44,15 @@ def prove(
     figure(compare_greedy(ragged, references))
 
 
-def _ragged(session: Opens, report: Report, references: Sequence[Reference]) -> list[Array]:
+def _ragged(
+    session: Opens, report: Report, references: Sequence[Reference], adapters: Array | None
+) -> list[Array]:
     """Logits [tokens, vocabulary] of every row: all prompts in one padded run, then all rows a token at a time."""
     most = max(len(each.tokens) for each in references)
     batch = len(references)
-    rows = Rows(session, report.layers, vocabulary=report.vocabulary, batch=batch, cache=most)
+    rows = Rows(
+        session, report.layers, vocabulary=report.vocabulary, batch=batch, cache=most, adapters=adapters
+    )
     found = [[logits] for logits in rows.prefill([each.tokens[: each.length] for each in references])]
     for place in range(min(len(each.tokens) - each.length for each in references)):
         logits = rows.decode(np.array([each.tokens[each.length + place] for each in references]))
@@ -52,10 +61,12 @@ def _ragged(session: Opens, report: Report, references: Sequence[Reference]) -> 
     return [np.concatenate(parts) for parts in found]
 
 
-def _chunked(session: Opens, report: Report, reference: Reference) -> Array:
+def _chunked(session: Opens, report: Report, reference: Reference, adapter: Array | None) -> Array:
     """Logits of one row alone whose tokens come in two pieces and a last one."""
     tokens, length = reference.tokens, reference.length
-    rows = Rows(session, report.layers, vocabulary=report.vocabulary, batch=1, cache=len(tokens) + 3)
+    rows = Rows(
+        session, report.layers, vocabulary=report.vocabulary, batch=1, cache=len(tokens) + 3, adapters=adapter
+    )
     pieces = (tokens[: length // 3], tokens[length // 3 : -1], tokens[-1:])
     return np.concatenate(
         [rows.step(each[None], np.arange(len(each))[None], np.array([len(each)]))[0] for each in pieces]

@@ -4,6 +4,7 @@ Nodes that do nothing go, weights of products that share their input are joined,
 node. Knows ONNX patterns, no model; a pattern that is not there changes nothing.
 """
 
+import ast
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -12,6 +13,10 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 
 CONTRIB: Final = "com.microsoft"
+SCOPES: Final = "pkg.torch.onnx.name_scopes"
+SEPARATOR: Final = "|"
+"""Between the names of products that were joined, side by side."""
+
 _SKIPS: Final = {
     "SimplifiedLayerNormalization": "SkipSimplifiedLayerNormalization",
     "LayerNormalization": "SkipLayerNormalization",
@@ -20,6 +25,7 @@ _SKIPS: Final = {
 
 def simplify_graph(model: ir.Model) -> None:
     """All of it, in place."""
+    name_products(model)
     ClearMetadataAndDocStringPass()(model)
     for change in (
         drop_concatenations,
@@ -31,6 +37,14 @@ def simplify_graph(model: ir.Model) -> None:
     ):
         change(model)
         RemoveUnusedNodesPass()(model)
+
+
+def name_products(model: ir.Model) -> None:
+    """Call each product after the linear layer it comes from, as torch's exporter has noted it: whoever changes it finds it so."""
+    for node in _nodes(model, "MatMul"):
+        scopes = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))
+        if len(scopes) > 1 and scopes[-1].startswith("linear"):
+            node.name = scopes[-2].partition(".")[2]  # without the step around the model
 
 
 def drop_reshapes(model: ir.Model) -> None:
@@ -125,7 +139,8 @@ def pack_attention(model: ir.Model) -> None:
             continue
         graph = model.graph
         graph.register_initializer(packed)
-        made = [ir.node("MatMul", [matrices[0].inputs[0], packed], name=f"{node.outputs[0].name}/packed")]
+        name = SEPARATOR.join(str(each.name) for each in matrices)
+        made = [ir.node("MatMul", [matrices[0].inputs[0], packed], name=name)]
         if biases[0] is not None:
             bias = _join(biases, f"{node.outputs[0].name}/packed_bias")
             if bias is None:

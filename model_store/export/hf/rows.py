@@ -30,7 +30,8 @@ class Opens(Protocol):
 class Rows:
     """`batch` rows with caches of `cache` places; `layers` are (kv_heads, head_dim), `dtype` the state's.
 
-    Logits are of the same type, but float32 beside an int8 state.
+    Logits are of the same type, but float32 beside an int8 state. `adapters` i64 [batch]: the adapter each row wants, where the
+    graph has some (0: none of them).
     """
 
     def __init__(
@@ -42,9 +43,15 @@ class Rows:
         batch: int,
         cache: int,
         dtype: str = "float32",
+        adapters: Array | None = None,
     ) -> None:
         self.session, self.vocabulary, self.dtype = session, vocabulary, dtype
         self.lengths = np.zeros(batch, np.int32)
+        self._wanted = (
+            {}
+            if adapters is None
+            else {"adapter_row": np.arange(batch), "adapter": adapters.astype(np.int64)}
+        )
         shapes = [(batch, kv_heads, cache, head_dim) for kv_heads, head_dim in layers for _ in range(2)]
         self.past = {
             name: np.zeros(shape, dtype) for name, shape in zip(past_names(len(layers)), shapes, strict=True)
@@ -59,6 +66,7 @@ class Rows:
             "select": np.ascontiguousarray(select, np.int64),
             "seqlens_k": lengths - 1,
             "total_sequence_length": np.array(lengths.max(), np.int32),
+            **self._wanted,
             **self.past,
         }
 

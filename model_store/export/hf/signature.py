@@ -2,6 +2,7 @@
 
 from model_store.export import sampled
 from model_store.export.draft import GraphDraft, tensor
+from model_store.export.hf.adapted import INPUTS as ADAPTERS
 from model_store.export.hf.job import Layers, past_names, present_names
 from model_store.manifest import DType, State
 
@@ -17,8 +18,8 @@ def states(layers: Layers, dtype: DType) -> tuple[State, ...]:
     )
 
 
-def signature(layers: Layers, dtype: DType) -> GraphDraft:
-    """The `step` graph's signature."""
+def signature(layers: Layers, dtype: DType, *, adapters: bool = False) -> GraphDraft:
+    """The `step` graph's signature; with `adapters` it takes which one each row wants."""
     own = (
         tensor("input_ids", "int64", "batch", "time"),
         tensor("select", "int64", "batch", "selected"),
@@ -30,6 +31,7 @@ def signature(layers: Layers, dtype: DType) -> GraphDraft:
         factory="transformers",
         inputs=(
             *own,
+            *(ADAPTERS if adapters else ()),
             *sampled.INPUTS,
             *(tensor(each.past, each.dtype, "batch", *each.shape) for each in kept),
         ),

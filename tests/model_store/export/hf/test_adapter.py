@@ -11,7 +11,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from model_store.export.errors import DraftError, GraphFailed
-from model_store.export.hf.adapter import merge_adapter
+from model_store.export.hf.adapter import merge, merged, read_adapter
 from model_store.export.hf.adapter_config import check_adapter
 
 
@@ -45,9 +45,32 @@ def test_weights_become_what_the_adapter_says(config: dict[str, Any], scale: flo
     before = net.up.weight.detach().clone()
     down, up = tensors.values()
 
-    merge_adapter(net, adapter(tmp_path, tensors, **config))
+    merge(net, read_adapter(net, adapter(tmp_path, tensors, **config)))
 
     assert torch.allclose(net.up.weight, before + scale * up @ down)
+
+
+def test_a_square_transposed_layer_is_transposed_as_well(tmp_path: Path) -> None:
+    net = nn.Module()
+    net.turned = Conv1D(3, 3)  # type: ignore[no-untyped-call]
+    before = net.turned.weight.detach().clone()
+    tensors = pair("turned", rows=3)
+    down, up = tensors.values()
+
+    merge(net, read_adapter(net, adapter(tmp_path, tensors)))
+
+    assert torch.allclose(net.turned.weight, before + 4 * (up @ down).t())
+
+
+def test_a_merged_adapter_leaves_nothing_behind(tmp_path: Path) -> None:
+    net = Net()
+    before = net.up.weight.detach().clone()
+    changes = read_adapter(net, adapter(tmp_path))
+
+    with merged(net, changes):
+        assert not torch.equal(net.up.weight, before)
+
+    assert torch.equal(net.up.weight, before)
 
 
 def test_transposed_layers_are_transposed(tmp_path: Path) -> None:
@@ -55,7 +78,7 @@ def test_transposed_layers_are_transposed(tmp_path: Path) -> None:
     before = net.turned.weight.detach().clone()
     down, up = tensors.values()
 
-    merge_adapter(net, adapter(tmp_path, tensors))
+    merge(net, read_adapter(net, adapter(tmp_path, tensors)))
 
     assert torch.allclose(net.turned.weight, before + 4 * (up @ down).t())
 
@@ -64,16 +87,20 @@ def test_transposed_layers_are_transposed(tmp_path: Path) -> None:
     ("tensors", "complaint"),
     [
         (pair("down"), "changes 'down', which the model does not have"),
-        (pair("up", rows=4), r"the adapter's up is \[3, 4\] where the model has \[5, 3\]"),
+        (pair("up", rows=4), r"the adapter's up is \[4, 2\] times \[2, 3\] where the model has \[5, 3\]"),
         (dict(list(pair("up").items())[:1]), "the adapter is incomplete: up"),
         ({"base_model.model.up.bias": torch.zeros(5)}, "which is no LoRA matrix"),
+        (
+            {name: each * torch.nan for name, each in pair("up").items()},
+            "the adapter's up holds what is no number",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(
     tensors: dict[str, torch.Tensor], complaint: str, tmp_path: Path
 ) -> None:
     with pytest.raises(GraphFailed, match=complaint):
-        merge_adapter(Net(), adapter(tmp_path, tensors))
+        read_adapter(Net(), adapter(tmp_path, tensors))
 
 
 @pytest.mark.parametrize(

@@ -26,14 +26,16 @@ PLACE = "model.layers.0.self_attn.v_proj"
 
 
 def test_a_directory_becomes_a_package(llama: Llama, tmp_path: Path) -> None:
-    """With a LoRA and in int4: everything on the way, in the fresh process it runs in."""
+    """With LoRAs and in int4: everything on the way, in the fresh process it runs in."""
     tensors = {
         f"base_model.model.{PLACE}.lora_A.weight": torch.randn(2, 64),
         f"base_model.model.{PLACE}.lora_B.weight": torch.randn(32, 2) * 0.1,
     }
     lora = adapter(tmp_path / "lora", tensors)
     stages: list[str] = []
-    options = Options("tiny", "int4", context=128, adapter=lora, block=16, licence="MIT")
+    options = Options(
+        "tiny", "int4", context=128, adapter=lora, block=16, licence="MIT", adapters={"legal": lora}
+    )
 
     manifest = export_decoder(llama.directory, str(tmp_path / "store"), options, Witness(stage=stages.append))
 
@@ -47,6 +49,7 @@ def test_a_directory_becomes_a_package(llama: Llama, tmp_path: Path) -> None:
     assert text is not None
     assert rounding is not None
     assert (text.vocabulary, text.context, text.attention) == (288, 128, True)
+    assert text.adapters == ("legal",)
     assert {state.shape for state in text.state} == {(2, "cache", 16)}
     assert (rounding.bits, rounding.block, rounding.limit) == (4, 16, 0.5)
     assert rounding.kl is not None
@@ -57,7 +60,7 @@ def test_a_directory_becomes_a_package(llama: Llama, tmp_path: Path) -> None:
     )
     package = Store(str(tmp_path / "store")).open("tiny")
     session = open_graph(package, "step", device=Device("cpu"))  # replays the golden run
-    rows = Rows(session, llama.report.layers, vocabulary=288, batch=1, cache=4)
+    rows = Rows(session, llama.report.layers, vocabulary=288, batch=1, cache=4, adapters=np.array([1]))
     feeds = rows.inputs(np.array([[3, 5]]), np.array([[1]]), np.array([2])) | greedy_controls(1, 1, 288)
     token, logprob = session.run(feeds, ["token", "logprob"])
     assert 0 <= token[0, 0] < 288
@@ -106,6 +109,8 @@ def test_without_positions_a_directory_is_refused() -> None:
         (Options("x"), {"architectures": ["BertModel"]}, "BertModel is no decoder"),
         (Options("x"), {"num_local_experts": 8}, "LlamaForCausalLM is a mixture of experts"),
         (Options("x", adapter=Path("nowhere")), {}, "'nowhere' is no adapter"),
+        (Options("x", adapters={"legal": Path("nowhere")}), {}, "'nowhere' is no adapter"),
+        (Options("x", adapters={"7": Path("nowhere")}), {}, "'7' is no adapter's name: a small letter, then"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(
