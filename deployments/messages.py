@@ -361,6 +361,7 @@ class Card:
     limits: dict[str, Any] = field(default_factory=dict)
     quality: dict[str, Any] = field(default_factory=dict)
     host: str = ""
+    parent: str | None = None  # the model that this one is an adapter of
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import io
 import time
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -179,6 +180,13 @@ def threads_of(config: HostConfig, graph_bytes: int) -> int:
 
 def _bytes(manifest: Manifest, graph: str) -> int:
     return manifest.files[manifest.graphs[graph].file].bytes
+
+
+def cards_of(model: Model, host: str) -> list[Card]:
+    """The model's card and one for each of its adapters, of which nothing is measured."""
+    card, text = card_of(model, host), model.manifest.text
+    adapters = [f"{card.name}:{adapter}" for adapter in (text.adapters if text else ())]
+    return [card, *(replace(card, name=name, parent=card.name, quality={}) for name in adapters)]
 
 
 def card_of(model: Model, host: str) -> Card:

@@ -36,7 +36,7 @@ from deployments.messages import (
     Usage,
 )
 from deployments.metrics import Metrics
-from deployments.model import EncoderModel, Model, OneShotModel, TextModel, card_of, open_model
+from deployments.model import EncoderModel, Model, OneShotModel, TextModel, cards_of, open_model
 from deployments.oneshot import Done, Result, Task
 from deployments.reconstruction.tasks import Autoencoding
 from deployments.rows import Row, Ticket, timings
@@ -57,12 +57,13 @@ _FAULTS: Final = 3
 
 
 class Studio:
-    """Loaded models by name, each with its engine running."""
+    """Loaded models by name, each with its engine running; `model:adapter` names a model as well."""
 
     def __init__(self, models: Iterable[Model], metrics: Metrics, host: str = "") -> None:
         self._models = {model.manifest.name: model for model in models}
         self._metrics = metrics
-        self._cards = tuple(card_of(model, host) for model in self._models.values())
+        self._cards = tuple(card for model in self._models.values() for card in cards_of(model, host))
+        self._names = {card.name: card.parent or card.name for card in self._cards}
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
         for model in self._models.values():
             model.engine.start()
@@ -262,7 +263,7 @@ class Studio:
     # -- lookup ------------------------------------------------------------------------------------------------------
 
     def _named(self, request: Request) -> Model:
-        model = self._models.get(request.model)
+        model = self._models.get(self._names.get(request.model, ""))
         if model is None or request.version not in (None, model.manifest.version):
             raise ModelNotFound("There is no such model or version here.", param="model")
         return model

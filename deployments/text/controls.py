@@ -28,6 +28,7 @@ class Shape:
     masked: bool = False
     candidates: int = 1
     alternatives: int = 0
+    adapted: bool = False
 
 
 def _bucket(size: int, most: int) -> int:
@@ -50,12 +51,13 @@ class Controls:
         self.uniform = np.zeros(slots, np.float32)
         self.target = np.full((slots, 1), -1, np.int64)
         self.select = np.zeros((slots, 1), np.int64)
+        self.adapter = np.zeros(slots, np.int64)
         self._slots = slots
         self._words = -(-vocabulary // 32)
         self._candidates = np.ones(slots, np.int64)  # how many each row needs sorted
         self._edits: dict[int, tuple[Array, Array, Array]] = {}
         self._mask: Array | None = None
-        self._mask_row = np.arange(slots)
+        self._rows = np.arange(slots)
 
     def admit(self, slot: int, work: Sequence) -> None:
         """Take over a row's parameters."""
@@ -64,18 +66,26 @@ class Controls:
         self.top_k[slot] = min(request.top_k, self.vocabulary)
         self.top_p[slot] = request.top_p
         self.min_p[slot] = request.min_p
+        self.adapter[slot] = work.adapter
         sampled = request.temperature > 0
         self._candidates[slot] = (self.top_k[slot] or min(HEAD, self.vocabulary)) if sampled else 1
 
     def move(self, source: int, target: int) -> None:
         """Copy a slot's parameters."""
-        for array in (self.temperature, self.top_k, self.top_p, self.min_p, self._candidates):
+        for array in (
+            self.temperature,
+            self.top_k,
+            self.top_p,
+            self.min_p,
+            self.adapter,
+            self._candidates,
+        ):
             array[target] = array[source]
 
     def fill(self, rows: Seq[Sequence | None]) -> Shape:
         """Write what changes with every token, row i for slot i (None: takes no part); the sizes that this needs."""
         count = len(rows)
-        edited, most, masked = 0, 0, False
+        edited, most, masked, adapted = 0, 0, False, False
         for slot, work in enumerate(rows):
             if work is None:
                 continue
@@ -86,6 +96,7 @@ class Controls:
                 edited = max(edited, len(work.edits))
             most = max(most, request.logprobs or 0)
             masked = masked or work.words is not None
+            adapted = adapted or work.adapter > 0
         sorts = int(self._candidates[:count].max())
         shape = Shape(
             count,
@@ -93,6 +104,7 @@ class Controls:
             masked,
             _bucket(sorts, self.vocabulary) if sorts > 1 else 1,
             min(ALTERNATIVES, self.vocabulary) if most else 0,
+            adapted,
         )
         if shape.edits:
             self._fill_edits(rows, shape.edits)
@@ -117,17 +129,23 @@ class Controls:
             "edit_token": token[:count],
             "edit_scale": scale[:count],
             "edit_add": add[:count],
-            "mask_row": self._mask_row[:masked],
+            "mask_row": self._rows[:masked],
             "mask": mask,
+            **self._adapters(0, count if shape.adapted else 0),
             "candidates": np.zeros(shape.candidates, np.int64),
             "alternatives": np.zeros(shape.alternatives, np.int64),
         }
 
-    def plain(self, rows: int, selected: Array, target: Array, alternatives: int) -> dict[str, Array]:
-        """Inputs of a run that chooses nothing: greedy, without edits; `selected` and `target` i64 [rows, selected]."""
+    def plain(self, first: int, selected: Array, target: Array, alternatives: int) -> dict[str, Array]:
+        """Inputs of a run from slot `first` on that chooses nothing: greedy, without edits; `selected` and `target` i64 [rows, selected]."""
+        rows = len(selected)
         inputs = self.inputs(Shape(rows, alternatives=alternatives))
         zeros = {"temperature": np.zeros(rows, np.float32)}
-        return {**inputs, **zeros, "select": selected, "target": target}
+        adapted = rows if self.adapter[first : first + rows].any() else 0
+        return {**inputs, **zeros, "select": selected, "target": target, **self._adapters(first, adapted)}
+
+    def _adapters(self, first: int, count: int) -> dict[str, Array]:
+        return {"adapter_row": self._rows[:count], "adapter": self.adapter[first : first + count]}
 
     def _edit_arrays(self, size: int) -> tuple[Array, Array, Array]:
         if size not in self._edits:

@@ -282,7 +282,7 @@ class TextProgram:
         answers = Answers(count, target.shape[1])
         ends = np.array([row.work.fed + len(part) for row, part in zip(group, parts, strict=True)], np.int32)
         feeds = {
-            **self._controls.plain(count, select, target, alternatives),
+            **self._controls.plain(group[0].slot, select, target, alternatives),
             "input_ids": ids,
             "seqlens_k": ends - 1,
             "total_sequence_length": np.array(ends.max(), np.int32),

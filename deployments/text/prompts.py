@@ -36,6 +36,7 @@ class Prompts:
         """Check a request against the model and make its rows. Raises BadRequest."""
         self._check(request)
         constraint = self._constraint(request)
+        adapter = self._adapter(request)
         rows: list[Sequence] = []
         for place, prompt in enumerate(request.prompts):
             param = f"prompt[{place}]"
@@ -54,7 +55,8 @@ class Prompts:
                     limit=limit,
                     source=source,
                     leader=leader,
-                    scope=self._scope(request),
+                    scope=self._scope(request, adapter),
+                    adapter=adapter,
                     constraint=constraint() if constraint else None,
                     fresh=bool(source) or isinstance(prompt, Chat),
                 )
@@ -105,10 +107,16 @@ class Prompts:
             raise _too_long(self.context, str(prompt), request.max_tokens or 0, param)
         return asked
 
-    def _scope(self, request: Complete) -> str | None:
+    def _adapter(self, request: Complete) -> int:
+        """The adapter that a request names behind its model, by its place; 0: none."""
+        _, named, adapter = request.model.partition(":")
+        return self._text.adapters.index(adapter) + 1 if named else 0
+
+    def _scope(self, request: Complete, adapter: int) -> str | None:
+        """Whose prompts a row's state may continue: what one adapter has computed is of no use to another."""
         if not request.reuse_prefix or (request.echo and request.logprobs is not None):
             return None
-        return "" if self._share_prefixes else request.principal
+        return f"{adapter} {'' if self._share_prefixes else request.principal}"
 
     def _constraint(self, request: Complete) -> Callable[[], Constraint] | None:
         if request.grammar is None:

@@ -72,12 +72,13 @@ class Sequence:
         source: tuple[int, ...] = (),
         leader: "Sequence | None" = None,
         scope: str | None = None,
+        adapter: int = 0,
         constraint: Constraint | None = None,
         fresh: bool = False,
     ) -> None:
         """`limit`: most tokens to generate. `source`: what an encoder reads. `leader`: another row of the same prompt, which computes it.
 
-        `scope`: who may use its state again (None: nobody). `fresh`: the text is one of its own and no continuation.
+        `scope`: who may use its state again (None: nobody). `adapter`: which of the model's it has, from 1 on (0: none). `fresh`: the text is one of its own and no continuation.
         """
         self.request = request
         self.row = row
@@ -86,6 +87,7 @@ class Sequence:
         self.unread = bool(source)  # by the encoder
         self.leader = leader
         self.scope = scope
+        self.adapter = adapter
         self.constraint = constraint
         self.limit = limit
         self.generated: list[int] = []

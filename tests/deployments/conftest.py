@@ -63,11 +63,20 @@ class Opened:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of one package of each kind, with room for 256 tokens; `loose-*` are less sure of what comes next."""
+    """A store of one package of each kind, with room for 256 tokens; `loose-*` are less sure of what comes next,
+    and of `adapted-*` too, which have two adapters."""
     folder = tmp_path_factory.mktemp("packages")
     for kind, attention in (("text", False), ("attention", True)):
         packages.text(folder, name=f"tiny-{kind}", attention=attention, context=256)
         packages.text(folder, name=f"loose-{kind}", attention=attention, context=256, sharpness=2.0)
+        packages.text(
+            folder,
+            name=f"adapted-{kind}",
+            attention=attention,
+            context=256,
+            sharpness=2.0,
+            adapters=("twice", "thrice"),
+        )
         packages.text(folder, name=f"ending-{kind}", attention=attention, context=256, eos_after=6)
     packages.autoencoder(folder)
     packages.autoencoder(folder, name="tiny-vae", variational=True)

@@ -3,6 +3,7 @@
 import asyncio
 import pickle
 from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,16 @@ async def test_requests_go_to_the_models_host(remote: RemoteModels, handle: Hand
     assert answer.text == "defg"
     assert "".join([delta.text async for delta in remote.stream(SAY)]) == "defg"
     assert handle.calls == ["cards", "call", "collect", "stream"]
+
+
+async def test_an_adapter_is_found_where_its_model_is(tiny: Path) -> None:
+    host = Host({"name": "studio", "store": str(tiny), "models": ["adapted-text"], "device": "cpu"})
+    remote = RemoteModels(["studio"], lambda name: Handle(host))  # type: ignore[arg-type, return-value]
+    (answer,) = await remote.collect(replace(SAY, model="adapted-text:twice"))
+    assert answer.text == "egik"
+    with pytest.raises(ModelNotFound):
+        await remote.collect(replace(SAY, model="adapted-text:none"))
+    host.studio.close()
 
 
 async def test_domain_errors_come_back_as_themselves(remote: RemoteModels) -> None:

@@ -29,6 +29,7 @@ from deployments.messages import (
     TensorItem,
     TextDelta,
     Timings,
+    Tokenize,
     Usage,
 )
 from deployments.metrics import Metrics
@@ -310,6 +311,36 @@ def ask(opened: Opened, request: Any) -> Awaitable[Any]:
 
 def changed(request: Any, **fields: Any) -> Any:
     return type(request)(**{name: getattr(request, name) for name in request.__slots__} | fields)
+
+
+async def test_an_adapter_is_a_model_of_its_own(open_tiny: OpenStudio) -> None:
+    opened = open_tiny("adapted-text", "tiny-text")
+    cards = await opened.studio.cards()
+    assert [(card.name, card.parent) for card in cards] == [
+        ("adapted-text", None),
+        ("adapted-text:twice", "adapted-text"),
+        ("adapted-text:thrice", "adapted-text"),
+        ("tiny-text", None),
+    ]
+    assert [bool(card.quality) for card in cards] == [True, False, False, True]
+    answers = await asyncio.gather(
+        *(
+            opened.studio.collect(Complete(card.name, ("abc",), max_tokens=3, temperature=0.0))
+            for card in cards
+        )
+    )
+    assert [row.text for (row,) in answers] == ["def", "egi", "fil", "def"]
+    assert opened.value("completion_tokens_total", model="adapted-text") == 9
+    reply = await opened.studio.call(Tokenize("adapted-text:twice", "abc"))
+    assert reply.outputs[0].token_ids == (97, 98, 99)
+
+
+@pytest.mark.parametrize("name", ["adapted-text:none", "adapted-text:", "tiny-text:twice", "none:twice"])
+async def test_an_adapter_that_is_not_here_is_not_found(open_tiny: OpenStudio, name: str) -> None:
+    opened = open_tiny("adapted-text", "tiny-text")
+    for request in (Complete(name, ("abc",)), Tokenize(name, "abc")):
+        with pytest.raises(ModelNotFound):
+            await ask(opened, request)
 
 
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: type(request).__name__)

@@ -61,7 +61,7 @@ class Driven:
         self.readings: list[Reading] = []
 
     def submit(self, *prompts: str | tuple[int, ...], slow: bool = False, **fields: Any) -> Reading:
-        request = Complete(model="tiny", prompts=prompts, **{"temperature": 0.0, **fields})
+        request = Complete(prompts=prompts, **{"model": "tiny", "temperature": 0.0, **fields})
         self.readings.append(Reading(self.model, request, slow=slow))
         return self.readings[-1]
 

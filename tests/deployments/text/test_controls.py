@@ -9,6 +9,7 @@ from deployments.messages import Complete
 from deployments.text.controls import ALTERNATIVES, HEAD, Answers, Controls, Shape
 from deployments.text.sequence import Chosen, Sequence
 from deployments.text.vocabulary import Vocabulary
+from model_store.export.hf.adapted import INPUTS as ADAPTERS
 from model_store.export.sampled import INPUTS
 from model_store.session import Array
 from tests.packages import byte_tokenizer
@@ -33,10 +34,14 @@ class Only:
         return token == self.token
 
 
-def work(prompt: tuple[int, ...] = (1, 2), only: int | None = None, **fields: Any) -> Sequence:
+def work(
+    prompt: tuple[int, ...] = (1, 2), only: int | None = None, adapter: int = 0, **fields: Any
+) -> Sequence:
     request = Complete(model="m", prompts=(prompt,), **{"temperature": 0.0, **fields})
     constraint = None if only is None else Only(only)
-    return Sequence(request, 0, prompt, VOCABULARY, frozenset({0}), limit=10, constraint=constraint)
+    return Sequence(
+        request, 0, prompt, VOCABULARY, frozenset({0}), limit=10, adapter=adapter, constraint=constraint
+    )
 
 
 def filled(*rows: Sequence | None, controls: Controls | None = None) -> tuple[Shape, dict[str, Array]]:
@@ -50,8 +55,8 @@ def filled(*rows: Sequence | None, controls: Controls | None = None) -> tuple[Sh
 
 def test_the_inputs_are_the_sampler_s() -> None:
     _, inputs = filled(work(), work())
-    assert inputs.keys() == {tensor.name for tensor in INPUTS} | {"select"}
-    for tensor in INPUTS:
+    assert inputs.keys() == {tensor.name for tensor in (*INPUTS, *ADAPTERS)} | {"select"}
+    for tensor in (*INPUTS, *ADAPTERS):
         array = inputs[tensor.name]
         assert (array.dtype, array.ndim) == (np.dtype(tensor.dtype), len(tensor.shape)), tensor.name
         assert array.flags.c_contiguous
@@ -62,8 +67,31 @@ def test_the_inputs_are_the_sampler_s() -> None:
 def test_who_wants_nothing_pays_for_nothing() -> None:
     shape, inputs = filled(work(), work())
     assert shape == Shape(2, 0, False, 1, 0)
-    assert [inputs[name].size for name in ("edit_token", "mask", "mask_row", "alternatives")] == [0, 0, 0, 0]
+    wide = ("edit_token", "mask", "mask_row", "alternatives", "adapter", "adapter_row")
+    assert [inputs[name].size for name in wide] == [0, 0, 0, 0, 0, 0]
     assert inputs["target"].tolist() == [[-1], [-1]]
+
+
+def test_where_one_row_has_an_adapter_all_say_which() -> None:
+    controls = Controls(4, 256)
+    shape, inputs = filled(work(adapter=2), work(), work(adapter=1), controls=controls)
+    assert shape == Shape(3, adapted=True)
+    assert (inputs["adapter"].tolist(), inputs["adapter_row"].tolist()) == ([2, 0, 1], [0, 1, 2])
+    controls.move(2, 0)
+    _, inputs = filled(None, work(), controls=controls)
+    assert inputs["adapter"].size == 0
+    assert controls.adapter.tolist() == [1, 0, 1, 0]
+
+
+def test_a_prompt_s_run_has_the_adapters_of_its_own_slots() -> None:
+    controls = Controls(4, 256)
+    filled(work(), work(), work(adapter=1), controls=controls)
+    found = [
+        controls.plain(first, np.zeros((count, 1)), np.zeros((count, 1)), 0)
+        for first, count in ((0, 2), (1, 2))
+    ]
+    assert [each["adapter"].tolist() for each in found] == [[], [0, 1]]
+    assert [each["adapter_row"].tolist() for each in found] == [[], [0, 1]]
 
 
 def test_parameters_are_the_request_s() -> None:

@@ -25,7 +25,7 @@ def prompts(context: int = 32, *, text: dict[str, Any] | None = None, **options:
 
 
 def request(*asked: Any, **fields: Any) -> Complete:
-    return Complete(model="m", prompts=asked or ("abc",), **fields)
+    return Complete(prompts=asked or ("abc",), **{"model": "m", **fields})
 
 
 def refusal(made: Prompts, *asked: Any, **fields: Any) -> BadRequest:
@@ -58,16 +58,19 @@ def test_a_prompt_whose_probabilities_are_wanted_is_computed_by_every_row() -> N
 @pytest.mark.parametrize(
     ("share", "fields", "scope"),
     [
-        (False, {"principal": "ann"}, "ann"),
-        (False, {}, ""),
-        (True, {"principal": "ann"}, ""),
+        (False, {"principal": "ann"}, "0 ann"),
+        (False, {}, "0 "),
+        (True, {"principal": "ann"}, "0 "),
         (False, {"principal": "ann", "reuse_prefix": False}, None),
         (True, {"reuse_prefix": False}, None),
-        (False, {"principal": "ann", "echo": True}, "ann"),
+        (False, {"principal": "ann", "echo": True}, "0 ann"),
+        (False, {"principal": "ann", "model": "m:legal"}, "1 ann"),
+        (True, {"principal": "ann", "model": "m:medical"}, "2 "),
     ],
 )
 def test_who_may_use_a_row_s_state(share: bool, fields: dict[str, Any], scope: str | None) -> None:
-    (row,) = prompts(share_prefixes=share).prepare(request("abc", **fields))
+    model = prompts(share_prefixes=share, text={"adapters": ("legal", "medical")})
+    (row,) = model.prepare(request("abc", **fields))
     assert row.scope == scope
 
 
