@@ -30,8 +30,16 @@ class Catalogue:
         card = self._by_name.get(name)
         call.model = UNKNOWN if card is None else card.name
         if card is None:
-            raise ModelNotFound(f"There is no model '{name}' here.", param="model")
+            raise self._missing(name)
         return card
+
+    def _missing(self, name: str) -> ModelNotFound:
+        model, named, adapter = name.partition(":")
+        if not named or model not in self._by_name:
+            return ModelNotFound(f"There is no model '{name}' here.", param="model")
+        adapters = [card.name.partition(":")[2] for card in self._cards if card.parent == model]
+        has = ", ".join(adapters) or "none"
+        return ModelNotFound(f"The model '{model}' has no adapter '{adapter}'; it has {has}.", param="model")
 
     async def able(self, call: Call, name: str, capability: Capability) -> Card:
         """The card, if the model can do this. Raises ModelNotFound, BadRequest."""

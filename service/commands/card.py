@@ -29,6 +29,8 @@ def card(manifest: Manifest) -> RenderableType:
     }
     if manifest.quantization:
         about["rounded"] = _rounded(manifest.quantization)
+    if manifest.text and manifest.text.adapters:
+        about["adapters"] = ", ".join(f"{manifest.name}:{each}" for each in manifest.text.adapters)
     facts = Table.grid(padding=(0, 2, 0, 0))
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")

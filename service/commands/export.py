@@ -1,7 +1,7 @@
 """`atelier export`: options in, a published package and its comparison with what it was made from out."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final, TypeAlias
 
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from model_store.export import graph_process
 from model_store.export.draft import Draft
+from model_store.export.errors import DraftError
 from model_store.export.hf.options import Cache, Precision, Target
 from model_store.export.hf.options import Options as DirectoryOptions
 from model_store.export.options import NOT_STATED, Options, complete, graph_draft
@@ -148,8 +149,12 @@ KvCache: TypeAlias = Annotated[
     ),
 ]
 Adapter: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(rich_help_panel=GRAPH, help="PEFT directory of a LoRA to merge into the weights."),
+    list[str] | None,
+    typer.Option(
+        rich_help_panel=GRAPH,
+        metavar="[NAME=]DIR",
+        help="PEFT directory of a LoRA: merged into the weights, or with a name chosen by requests for model:name. May be repeated.",
+    ),
 ]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -229,8 +234,10 @@ def hf(  # noqa: PLR0917 - each argument is one option of the command
 
     Nothing is downloaded, no code of the directory runs, and no pickle is read.
     """
+    with clear_errors(Console(stderr=True, highlight=False)):
+        merged, adapters = split_adapters(adapter or ())
     options = DirectoryOptions(
-        name, precision, device, context, adapter, block, max_kl, calibration, kv_cache,
+        name, precision, device, context, merged, block, max_kl, calibration, kv_cache, adapters=adapters,
         description=description, licence=licence, data=data, data_licence=data_licence, attribution=attribution, home=home,
     )  # fmt: skip
 
@@ -284,6 +291,23 @@ def onnx(  # noqa: PLR0917 - each argument is one option of the command
         )
 
     run(store, work, "Rows together beside rows alone")
+
+
+def split_adapters(given: Sequence[str]) -> tuple[Path | None, dict[str, Path]]:
+    """The adapter to merge, and those that have names. Raises DraftError."""
+    merged: list[Path] = []
+    named: dict[str, Path] = {}
+    for each in given:
+        name, equals, path = each.partition("=")
+        if not equals:
+            merged.append(Path(each))
+        elif name in named:
+            raise DraftError(f"--adapter {name}: the name is given twice")
+        else:
+            named[name] = Path(path)
+    if len(merged) > 1:
+        raise DraftError("only one adapter is merged: give the others names, --adapter NAME=DIR")
+    return next(iter(merged), None), named
 
 
 def run(store: str | None, work: Callable[[str, Steps], Manifest], title: str, error: str = "error") -> None:

@@ -55,6 +55,8 @@ def card(name: str, task: str, family: str, *capabilities: str, **limits: Any) -
 
 CARDS = (
     card("poet", "text-generation", "transformer", "complete"),
+    replace(card("poet:haiku", "text-generation", "transformer", "complete"), parent="poet"),
+    replace(card("poet:ode", "text-generation", "transformer", "complete"), parent="poet"),
     card("talker", "text-generation", "transformer", "complete", "chat", chat=True, tools=None),
     card("hermes", "text-generation", "transformer", "complete", "chat", chat=True, tools="hermes"),
     card("llama", "text-generation", "transformer", "complete", "chat", chat=True, tools="llama3"),

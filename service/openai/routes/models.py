@@ -40,6 +40,8 @@ def card_fields(card: Card) -> dict[str, Any]:
         "description": card.description,
         "licence": card.licence,
         "host": card.host,
+        "root": card.parent or card.name,
+        "parent": card.parent,
         "limits": card.limits,
         "quality": card.quality,
     }

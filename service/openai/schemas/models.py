@@ -19,6 +19,8 @@ class ModelCard(Wire):
     description: str
     licence: str
     host: str
+    root: str  # the package that it is, or an adapter in
+    parent: str | None
     limits: dict[str, Any]
     quality: dict[str, Any]
 

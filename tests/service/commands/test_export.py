@@ -15,7 +15,7 @@ from model_store.export import graph_process
 from model_store.manifest import Image
 from model_store.session import Device, open_graph
 from model_store.store import Store
-from service.commands.export import app
+from service.commands.export import app, split_adapters
 from tests.model_store.export.hf.tiny import save, save_tokenizer
 from tests.model_store.export.modules import Autoencoder
 from tests.model_store.export.test_foreign import decoder
@@ -116,6 +116,31 @@ def test_a_local_directory_becomes_a_package(tmp_path: Path) -> None:
     manifest = Store(str(store)).open("tiny").manifest
     assert manifest.quantization is not None
     assert manifest.quantization.bits == 8
+
+
+def test_adapters_are_merged_or_named() -> None:
+    assert split_adapters([]) == (None, {})
+    assert split_adapters(["some/dir", "legal=a", "medical=b=c"]) == (
+        Path("some/dir"),
+        {"legal": Path("a"), "medical": Path("b=c")},
+    )
+
+
+@pytest.mark.parametrize(
+    ("adapters", "complaint"),
+    [
+        (["a", "b"], "only one adapter is merged"),
+        (["legal=a", "legal=b"], "--adapter legal: the name is given twice"),
+    ],
+)
+def test_adapters_that_contradict_each_other_are_one_sentence(
+    adapters: list[str], complaint: str, tmp_path: Path
+) -> None:
+    given = [part for each in adapters for part in ("--adapter", each)]
+    status, _, errors = run(str(tmp_path), "--name", "tiny", *given, command="hf")
+    assert status == 1
+    assert complaint in errors
+    assert len(errors.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,11 @@ def test_show_tells_of_one_layers_state(tmp_path: Path) -> None:
     assert "later" not in shown.file.getvalue()
 
 
+def test_show_names_adapters_as_requests_do(tmp_path: Path) -> None:
+    packages.text(tmp_path, adapters=("legal", "medical"))
+    assert "tiny-text:legal, tiny-text:medical" in run("show", "tiny-text", "--store", tmp_path).stdout
+
+
 @pytest.mark.parametrize(
     ("quantization", "said"),
     [

@@ -1,5 +1,6 @@
 import httpx
 import openai
+import pytest
 
 from service.openai.schemas.models import ModelCard, ModelList
 from tests.service.models import CARDS
@@ -26,10 +27,41 @@ async def test_a_card_tells_what_a_client_must_know(http: httpx.AsyncClient) -> 
         "description": "A small vae.",
         "licence": "MIT",
         "host": "studio",
+        "root": "mirror",
+        "parent": None,
         "limits": {"context": 64},
         "quality": {"loss": {"value": 1.5, "higher_is_better": False, "data": "held-out"}},
     }
     assert answer.headers["x-model-version"] == "3"
+
+
+async def test_an_adapter_is_listed_with_its_model(http: httpx.AsyncClient) -> None:
+    entry = (await http.get("/v1/models/poet:haiku")).json()
+    assert (entry["id"], entry["root"], entry["parent"]) == ("poet:haiku", "poet", "poet")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("poet:sonnet", "The model 'poet' has no adapter 'sonnet'; it has haiku, ode."),
+        ("poet:", "The model 'poet' has no adapter ''; it has haiku, ode."),
+        ("talker:haiku", "The model 'talker' has no adapter 'haiku'; it has none."),
+        ("nobody:haiku", "There is no model 'nobody:haiku' here."),
+        ("poet:haiku:ode", "The model 'poet' has no adapter 'haiku:ode'; it has haiku, ode."),
+    ],
+)
+async def test_an_adapter_that_is_not_here_is_no_model(
+    http: httpx.AsyncClient, name: str, message: str
+) -> None:
+    answers = [
+        await http.get(f"/v1/models/{name}"),
+        await http.post("/v1/completions", json={"model": name, "prompt": "ab"}),
+        await http.post("/v1/tokenize", json={"model": name, "prompt": "ab"}),
+    ]
+    for answer in answers:
+        assert answer.status_code == 404
+        error = answer.json()["error"]
+        assert (error["code"], error["param"], error["message"]) == ("model_not_found", "model", message)
 
 
 async def test_a_model_that_is_not_here(http: httpx.AsyncClient) -> None:

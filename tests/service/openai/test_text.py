@@ -57,6 +57,12 @@ async def test_a_completion(http: httpx.AsyncClient, models: Models) -> None:
     assert answer.headers["server-timing"].startswith("queue;dur=1.000, model;dur=2.000")
 
 
+async def test_an_adapter_is_named_behind_its_model(http: httpx.AsyncClient, models: Models) -> None:
+    answer = await complete(http, model="poet:haiku")
+    assert (answer["model"], answer["system_fingerprint"]) == ("poet:haiku", "poet:haiku:3")
+    assert models.completed.model == "poet:haiku"
+
+
 async def test_defaults_are_openais(http: httpx.AsyncClient, models: Models) -> None:
     await http.post("/v1/completions", json={"model": "poet", "prompt": "ab"})
     request = models.completed
