@@ -10,7 +10,7 @@ from model_store.export.hf.loss import Loss
 from model_store.export.hf.options import Options
 from model_store.export.hf.signature import signature, states
 from model_store.export.hf.text import TOKENIZER, Words
-from model_store.manifest import DType, Measure, Provenance, Quantization, Text
+from model_store.manifest import DType, Measure, Quantization, Text
 
 
 def make_text(words: Words, job: Job, report: Report, dtype: DType, options: Options) -> Text:
@@ -41,14 +41,7 @@ def make_draft(
         description=options.description
         or f"{directory.model_type} model, exported from {directory.architecture}",
         licence=options.licence,
-        provenance=Provenance(
-            data=options.data,
-            data_licence=options.data_licence,
-            attribution=options.attribution,
-            home=options.home,
-            recipe=f"atelier export hf: {directory.architecture}",
-            parameters=run.parameters,
-        ),
+        provenance=options.provenance(f"atelier export hf: {directory.architecture}", run.parameters),
         graphs={"step": signature(report.layers, options.state_dtype, adapters=bool(options.adapters))},
         files=words.files,
         text=text,

@@ -11,7 +11,7 @@ from model_store.export.hf.directory import Directory
 from model_store.export.hf.options import Options, check_block
 from model_store.export.hf.pooling import Pooling, read_pooling
 from model_store.export.hf.text import TOKENIZER, read_words
-from model_store.manifest import Encoder, Provenance, Tensor
+from model_store.manifest import Encoder, Tensor
 
 GRAPH: Final = "encode"
 MODULE: Final = "model_store.export.hf.encoder_module"
@@ -56,13 +56,7 @@ def draft(directory: Directory, options: Options) -> Draft:
         capabilities=("classify",) if classifier else ("embed",),
         description=options.description or _description(directory, encoder),
         licence=options.licence,
-        provenance=Provenance(
-            data=options.data,
-            data_licence=options.data_licence,
-            attribution=options.attribution,
-            home=options.home,
-            recipe="made elsewhere, exported from a Hugging Face directory",
-        ),
+        provenance=options.provenance("made elsewhere, exported from a Hugging Face directory"),
         graphs={GRAPH: graph(directory, encoder, pooling)},
         files={TOKENIZER: words.files[TOKENIZER]},
         encoder=encoder,

@@ -32,7 +32,7 @@ from model_store.export.hf.text import TOKENIZER, Words, read_words
 from model_store.export.publish import lay_out
 from model_store.export.sampling import join
 from model_store.export.witness import NOBODY, Witness
-from model_store.manifest import Manifest, Provenance, Source, State, Text
+from model_store.manifest import Manifest, Source, State, Text
 from model_store.store import Store
 
 KNOWN: Final = frozenset({"bart", "marian", "mt5", "pegasus", "t5"})
@@ -325,14 +325,7 @@ def make_draft(
         description=options.description
         or f"{directory.model_type} encoder-decoder, exported from {directory.architecture}",
         licence=options.licence,
-        provenance=Provenance(
-            data=options.data,
-            data_licence=options.data_licence,
-            attribution=options.attribution,
-            home=options.home,
-            recipe=f"atelier export hf: {directory.architecture}",
-            parameters=report.parameters,
-        ),
+        provenance=options.provenance(f"atelier export hf: {directory.architecture}", report.parameters),
         graphs=graphs,
         files={TOKENIZER: words.files[TOKENIZER]},
         text=make_text(words, job, report),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from model_store.export.errors import DraftError
-from model_store.export.options import NOT_STATED
+from model_store.export.options import Origin
 
 Precision: TypeAlias = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 Target: TypeAlias = Literal["cpu", "cuda"]
@@ -31,7 +31,7 @@ MAX_COSINE: Final = {"fp16": 0.001, "bf16": 0.002, "int8": 0.01, "int4": 0.05}
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Origin):
     """How a directory becomes a package.
 
     `context` bounds prompt and answer in tokens (None: the model's own limit, at most 8192). `adapter` is a PEFT directory
@@ -49,12 +49,6 @@ class Options:
     max_kl: float | None = None
     calibration: Path | None = None
     kv_cache: Cache = "float"
-    description: str = ""
-    licence: str = NOT_STATED
-    data: str = NOT_STATED
-    data_licence: str = NOT_STATED
-    attribution: str = NOT_STATED
-    home: str = NOT_STATED
     adapters: Mapping[str, Path] = field(default_factory=dict)
 
     @property

@@ -213,7 +213,7 @@ def publish(llama: Llama, graph: Exported, folder: Path) -> Store:
     words = read_words(read_directory(llama.directory))
     job = Job(llama.directory, None, 256, 288, (), 0)
     options = Options("small", context=256, kv_cache="int8")
-    text = make_text(words, job, llama.report, graph.dtype)
+    text = make_text(words, job, llama.report, graph.dtype, options)
     draft = make_draft(read_directory(llama.directory), words, text, run, llama.report, options)
     lay_out(draft, "1", {"step": run}, package)
     store = Store(str(folder / "store"))
