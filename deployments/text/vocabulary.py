@@ -49,8 +49,10 @@ class Vocabulary:
         """Token ids of a text, without what a prompt of the model begins or ends with.
 
         Markup of special tokens in it is text like any other, unless `special` says that the text is to be trusted.
-        Raises BadRequest, which names `param`, for half a surrogate pair.
+        Raises BadRequest, which names `param`, for half a surrogate pair and for NUL, which no text has.
         """
+        if "\0" in text:
+            raise BadRequest("The text has a NUL character in it.", param=param)
         # One tokenizer knows one way at a time; a second one would cost 90 MB at 128,000 tokens.
         with self._lock:
             self._tokenizer.encode_special_tokens = not special
