@@ -244,10 +244,7 @@ class TextProgram:
             return False
         sources = [row.work.source for row in group]
         lengths = np.array(list(map(len, sources)), np.int32)
-        ids = np.zeros((len(group), lengths.max()), np.int64)
-        for place, source in enumerate(sources):
-            ids[place, : len(source)] = source
-        first = group[0].slot
+        ids, first = _right_padded(sources), group[0].slot
         began = self._clock()
         self._encode.bind({"input_ids": ids, "length": lengths}, self._slots.encoded(first, len(group))).run()
         self._chunks.prefilled(ids.size, self._clock() - began)
@@ -267,18 +264,14 @@ class TextProgram:
             row.work.prompt[row.work.fed : row.work.fed + max(size, least)]
             for row, size in zip(group, sizes, strict=True)
         ]
-        count, time_steps = len(group), max(map(len, parts))
-        ids = np.zeros((count, time_steps), np.int64)
-        for place, part in enumerate(parts):
-            ids[place, : len(part)] = part
-        first = group[0].work
-        scored = first.wants_prompt_scores
-        if scored:
-            select = np.arange(sizes[0])[None]
-            target = np.array([first.prompt[first.fed + 1 : first.fed + 1 + sizes[0]]], np.int64)
-        else:
-            select, target = np.zeros((count, 1), np.int64), np.zeros((count, 1), np.int64)
-        alternatives = min(ALTERNATIVES, self.text.vocabulary) if scored and first.request.logprobs else 0
+        ids = _right_padded(parts)
+        first, count, size = group[0].work, len(group), sizes[0]
+        select = target = np.zeros((count, 1), np.int64)
+        alternatives = 0
+        if first.wants_prompt_scores:  # alone in its run
+            select = np.arange(size)[None]
+            target = np.array([first.prompt[first.fed + 1 : first.fed + 1 + size]], np.int64)
+            alternatives = min(ALTERNATIVES, self.text.vocabulary) if first.request.logprobs else 0
         answers = Answers(count, target.shape[1])
         ends = np.array([row.work.fed + len(part) for row, part in zip(group, parts, strict=True)], np.int32)
         feeds = {
@@ -289,23 +282,20 @@ class TextProgram:
         }
         began = self._clock()
         self._bind(feeds, answers.outputs(count, alternatives), group[0].slot).run()
-        self._chunks.prefilled(count * time_steps, self._clock() - began)
+        self._chunks.prefilled(ids.size, self._clock() - began)
         self._observe("prefill", began, count)
         self._slots.keep([row.slot for row in group], 0)
-        if scored:
-            first.prompt_scores = first.prompt_scores or [None]
+        if first.wants_prompt_scores:
             first.prompt_scores.extend(
-                answers.chosen(0, place, alternatives, first.request.logprobs) for place in range(sizes[0])
+                answers.chosen(0, place, alternatives, first.request.logprobs) for place in range(size)
             )
         for row, size in zip(group, sizes, strict=True):
             self._feed(row, size)
-        return count * time_steps
+        return ids.size
 
     def _open(self, row: TextRow, events: Events) -> None:
         """The prompt is through: send what comes before the first token, once."""
         work = row.work
-        if work.wants_prompt_scores:
-            work.prompt_scores = work.prompt_scores or [None]
         opening = work.opening()
         if opening is not None:
             events.append((row, opening))
@@ -400,6 +390,14 @@ class TextProgram:
     def _observe(self, kind: str, began: float, rows: int) -> None:
         self._step_seconds[kind].observe(self._clock() - began)
         self._batch_rows[kind].observe(rows)
+
+
+def _right_padded(rows: Seq[Seq[int]]) -> Array:
+    """Token ids i64 [rows, longest], padded to the right."""
+    ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)] = row
+    return ids
 
 
 def _left(work: Sequence) -> int:

@@ -98,7 +98,7 @@ class Sequence:
         self.last_seconds = 0.0  # when the latest token came, by the program's clock
         self.first_seconds = 0.0
         self.opened = False  # what comes before the first token was sent
-        self.prompt_scores: list[Chosen | None] = []
+        self.prompt_scores: list[Chosen | None] = [None]  # where they are wanted; the first token has none
         self._vocabulary = vocabulary
         self._ends = frozenset(request.stop_token_ids) | (frozenset() if request.ignore_eos else eos)
         # Which tokens may come next, known as soon as the one before is.
