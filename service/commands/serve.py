@@ -183,9 +183,10 @@ _ROUTES: Final = {  # what shows best what a model does comes first
     "score": "/v1/anomalies",
     "generate_image": "/v1/images/generations",
 }
+_LINE_TOKENS: Final = 120
 _TEXTS: Final[dict[str, dict[str, object]]] = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "list all files"}], "seed": 7},
-    "/v1/completions": {"prompt": "To be, or not", "max_tokens": 120, "temperature": 0.8, "seed": 7},
+    "/v1/completions": {"prompt": "To be, or not", "max_tokens": _LINE_TOKENS, "temperature": 0.8, "seed": 7},
     "/v1/embeddings": {"input": ["a text", "another"]},
     "/v1/classifications": {"input": ["a text", "another"]},
 }
@@ -205,7 +206,9 @@ def examples(url: str, manifests: dict[str, Manifest]) -> list[str]:
 def _curl(url: str, manifest: Manifest) -> str:
     route, tail = route_of(manifest), ""
     if route in _TEXTS:
-        body = _TEXTS[route]
+        body = dict(_TEXTS[route])
+        if "max_tokens" in body and manifest.text:
+            body["max_tokens"] = min(_LINE_TOKENS, manifest.text.context // 2)
     elif route == "/v1/images/generations":
         body = {"prompt": manifest.image.classes[-1]} if manifest.image and takes_class(manifest) else {}
         body["seed"] = 7

@@ -126,6 +126,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "more than 1 MiB": ({"prompt": "a" * (MIB + 1)}, "prompt"),
     "ids beyond": ({"prompt": [256]}, "prompt"),
     "nothing": ({"prompt": ""}, "prompt"),
+    "NUL": ({"prompt": "a\x00b"}, "prompt"),
     "two constraints": ({"regex": "a", "choice": ["a"]}, "choice"),
 }  # fmt: skip
 
@@ -178,7 +179,7 @@ async def test_what_no_json_should_hold(app: FastAPI, metrics: Metrics, raw: byt
 
 @pytest.mark.parametrize(
     "prompt",
-    ["\x00", "a\x00b", "\ufeff", "\u202e", "\U0010ffff", "\N{WOMAN}\u200d\N{ROCKET}", "<|im_end|>", "\r\n"],
+    ["\x01", "\ufeff", "\u202e", "\U0010ffff", "\N{WOMAN}\u200d\N{ROCKET}", "<|im_end|>", "\r\n"],
 )
 async def test_what_is_strange_but_text(app: FastAPI, prompt: str) -> None:
     exchange = await send(app, dumped(prompt=prompt, max_tokens=2, echo=True), "completions")

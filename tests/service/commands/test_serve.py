@@ -51,6 +51,8 @@ def test_a_line_for_each_kind_of_model(store: Store, name: str, route: str, fiel
     body: dict[str, Any] = json.loads(words[words.index("-d") + 1])
     assert body["model"] == name
     assert field in body
+    if manifest.text:
+        assert body.get("max_tokens", 0) < manifest.text.context
 
 
 def test_a_model_of_which_nothing_can_be_asked_is_listed(store: Store) -> None:
