@@ -22,6 +22,9 @@ from service.settings import Settings, runtime_environment, set_environment
 # Seconds a replica may take to finish running answers when the service stops.
 DRAIN_SECONDS: Final = 10
 _LONGEST_PARENT: Final = 14
+# Neither those that a kernel hands to whoever asks for any, as Ray's processes do while they start (32768 and up), nor those
+# that Ray has for its workers (below 20000) and replicas (30000 and up): what is free now is free when it is used.
+_PORTS: Final = range(20_000, 30_000)
 
 
 class StartError(Exception):
@@ -149,12 +152,17 @@ class Local:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback that are free now, all different."""
+    """Ports that are free now, all different."""
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+        for port in secrets.SystemRandom().sample(_PORTS, len(_PORTS)):
+            if len(found) == count:
+                break
+            each = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                each.bind(("", port))
+                found.append(port)
+    return found
 
 
 def cores() -> int:
