@@ -5,8 +5,8 @@ remembered from the stage before. Their factors are computed once, in float64. K
 no batch and no time.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -62,35 +62,34 @@ def foretold(stage: Stage, latent: Array, output: Array) -> Array:
 # -- flow models: the output is the latent's change with time, which runs from 0 (noise) to 1 (data) ----------------------
 
 
-def flow_euler(levels: Sequence[float]) -> Plan:
+def flow_euler(levels: Array) -> Plan:
     """Straight on from each of the noise levels (`grids.flow_levels`) to the next."""
-    return Plan(tuple(_flow(i, levels[i], output=levels[i] - levels[i + 1]) for i in range(len(levels) - 1)))
+    ways = enumerate(pairwise(levels.tolist()))
+    return Plan(tuple(_flow(step, level, output=level - following) for step, (level, following) in ways))
 
 
-def flow_heun(levels: Sequence[float]) -> Plan:
+def flow_heun(levels: Array) -> Plan:
     """Each step but the last is taken again with the mean of its first slope and that at its end: 2 n - 1 evaluations."""
     stages: list[Stage] = []
-    for i in range(len(levels) - 1):
-        length = levels[i] - levels[i + 1]
-        last = i == len(levels) - 2
-        stages.append(_flow(i, levels[i], output=length, keeps=None if last else "output"))
+    for step, (level, following) in enumerate(pairwise(levels.tolist())):
+        length, last = level - following, step == len(levels) - 2
+        stages.append(_flow(step, level, output=length, keeps=None if last else "output"))
         if not last:
-            stages.append(_flow(i, levels[i + 1], output=length / 2, memory=-length / 2))
+            stages.append(_flow(step, following, output=length / 2, memory=-length / 2))
     return Plan(tuple(stages))
 
 
 def _flow(
     step: int, level: float, *, output: float, memory: float = 0.0, keeps: Literal["output"] | None = None
 ) -> Stage:
-    level = float(level)
     return Stage(
         time=1 - level,
         step=step,
         latent=1.0,
-        output=float(output),
+        output=output,
         clean=(1.0, level),
         noised=(1 - level, level),
-        memory=float(memory),
+        memory=memory,
         keeps=keeps,
     )
 

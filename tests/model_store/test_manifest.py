@@ -12,7 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from model_store import manifest as module
 from model_store.manifest import (
+    Betas,
     Calibration,
+    Denoise,
     Manifest,
     Measure,
     Name,
@@ -141,6 +143,72 @@ def test_sizes_are_positive_or_named(shape: list[object]) -> None:
 def test_rounding_has_one_cost(costs: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="either a KL divergence or a cosine distance"):
         module.Quantization(bits=8, limit=1.0, **costs)
+
+
+FLOW: dict[str, Any] = {"prediction": "velocity", "solvers": ["euler"], "spacing": "even"}
+BETAS = {"schedule": "linear", "start": 0.0001, "end": 0.02}
+DIFFUSION: dict[str, Any] = {
+    "prediction": "epsilon",
+    "solvers": ["ddim"],
+    "spacing": "leading",
+    "betas": BETAS,
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (FLOW | {"betas": BETAS}, "a flow has none"),
+        (DIFFUSION | {"betas": None}, "has betas"),
+        (FLOW | {"spacing": "trailing"}, "no spacing"),
+        (DIFFUSION | {"spacing": "even"}, "no spacing"),
+        (FLOW | {"solvers": ["dpm"]}, "not the solvers"),
+        (DIFFUSION | {"solvers": ["heun"]}, "not the solvers"),
+        (FLOW | {"solvers": ["euler", "euler"]}, "not the solvers"),
+        (FLOW | {"solvers": []}, "at least 1"),
+        (FLOW | {"steps": 30, "most_steps": 20}, "more than the most"),
+        (FLOW | {"guidance": 3.0}, "more than the most"),
+        (FLOW | {"guidance": 0.5}, "greater than or equal to 1"),
+        (FLOW | {"shift": 0.0}, "greater than 0"),
+        (DIFFUSION | {"most_steps": 1000}, "fewer steps"),
+        (DIFFUSION | {"betas": BETAS | {"zero_snr": True}}, "predict v"),
+        (DIFFUSION | {"betas": BETAS | {"start": 0.5}}, "grows with time"),
+        (FLOW | {"surprise": 1}, "Extra inputs"),
+    ],
+)
+def test_ways_to_denoise_that_cannot_be(given: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        Denoise.model_validate_json(json.dumps(given))
+
+
+def test_ways_to_denoise() -> None:
+    assert Denoise.model_validate_json(json.dumps(FLOW)).steps == 20
+    assert Denoise.model_validate_json(json.dumps(DIFFUSION)).betas == Betas(
+        schedule="linear", start=0.0001, end=0.02
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"denoise": FLOW}, "does not take a latent"),
+        ({"denoise": FLOW | {"reduction": 3}}, "no multiple of 3"),
+        ({"denoise": FLOW | {"reduction": 2, "sizes": [[10, 9]]}}, "10x9 is no multiple"),
+    ],
+)
+def test_pictures_that_cannot_be_denoised(store: Path, change: dict[str, Any], complaint: str) -> None:
+    given = fields(store)
+    given["image"] |= change
+    with pytest.raises(ValidationError, match=complaint):
+        Manifest.model_validate_json(json.dumps(given))
+
+
+def test_the_graphs_output_is_what_is_predicted(tmp_path: Path) -> None:
+    packages.flow(tmp_path)
+    given = fields(tmp_path, "tiny-flow")
+    given["image"]["denoise"] |= DIFFUSION
+    with pytest.raises(ValidationError, match="no output 'epsilon'"):
+        Manifest.model_validate_json(json.dumps(given))
 
 
 def test_the_default_score_needs_a_calibration() -> None:

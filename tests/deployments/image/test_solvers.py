@@ -64,7 +64,9 @@ def diffused(scheduler: Any, steps: int, answer: Callable[[Array, float], Array]
     latent = torch.from_numpy(NOISE)[None] * getattr(scheduler, "init_noise_sigma", 1.0)
     path = []
     for time in scheduler.timesteps:
-        seen = scheduler.scale_model_input(latent, time) if hasattr(scheduler, "scale_model_input") else latent
+        seen = (
+            scheduler.scale_model_input(latent, time) if hasattr(scheduler, "scale_model_input") else latent
+        )
         output = torch.from_numpy(answer(seen[0].numpy(), float(time)))[None]
         latent = scheduler.step(output, time, latent).prev_sample
         path.append(latent[0].numpy())
