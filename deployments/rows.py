@@ -27,7 +27,8 @@ class Row(Generic[Work, Event]):
     work: Work
     ticket: "Ticket[Event]"
     submitted: float
-    cost: int = 1  # tokens it may take: prompt and continuation; 1 for an item or a picture
+    # Tokens it may take, prompt and continuation; pixel-steps of a picture made in steps; 1 for an item.
+    cost: int = 1
     principal: str = ""  # who asks; "" without a key
     priority: int = 0  # lower is sooner, among the rows of one principal
     deadline: float = math.inf

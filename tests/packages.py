@@ -410,7 +410,10 @@ def _condition() -> tuple[Sketch, dict[str, Array]]:
     length = sketch("Unsqueeze", length, sketch.constant([1, 2], "int64"))
     sketch("Div", sketch("Gather", table, text), length, into=["context"])
     sketch.output("context", "float32", "batch", "tokens", _WIDTH)
-    feeds = {"text": np.array([[97, 98], [99, 0]], np.int64), "length": np.array([2, 1], np.int32)}
+    feeds: dict[str, Array] = {
+        "text": np.array([[97, 98], [99, 0]], np.int64),
+        "length": np.array([2, 1], np.int32),
+    }
     return sketch, feeds
 
 
@@ -423,8 +426,8 @@ def _doubler(latent: tuple[int | str, ...], side: int) -> tuple[Sketch, dict[str
     sketch("Resize", bright, "", scales, into=["output"], mode="nearest")
     doubled = [2 * each if isinstance(each, int) else f"out_{each}" for each in latent[2:]]
     sketch.output("output", "float32", *latent[:2], *doubled)
-    feeds = {"latent": np.linspace(-1, 1, 2 * int(latent[1]) * side**2, dtype=np.float32)}
-    return sketch, {"latent": feeds["latent"].reshape(2, int(latent[1]), side, side)}
+    codes: Array = np.linspace(-1, 1, 2 * int(latent[1]) * side**2, dtype=np.float32)
+    return sketch, {"latent": codes.reshape(2, int(latent[1]), side, side)}
 
 
 def _image_fields(channels: int, size: int) -> dict[str, Any]:

@@ -162,6 +162,18 @@ async def test_bindings_are_kept_for_each_size_of_run(easel: OpenEasel) -> None:
     assert before == batch._bindings
 
 
+async def test_few_sizes_of_run_where_each_is_captured(easel: OpenEasel) -> None:
+    """Rows of padding compute on what was there before, and are nobody's picture."""
+    model = easel()
+    model.denoise.captures = True
+    requests = [model.request(i % 3, steps=2 + i, seed=i, guidance=1.0 + i % 2) for i in range(5)]
+    drawn = await model.paint(*requests)
+    (batch,) = model.program._batches.values()
+    assert sorted(batch._bindings) == [1, 3, 4, 6, 8]
+    for latents, works in zip(drawn, requests, strict=True):
+        assert same(latents, [model.by_hand(work) for work in works])
+
+
 async def test_sizes_run_apart_and_come_out_as_they_are_asked(easel: OpenEasel) -> None:
     model = easel("sized-flow")
     square = model.request(steps=4, guidance=2.0)
