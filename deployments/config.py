@@ -57,7 +57,9 @@ class HostConfig(BaseModel):
     threads: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Threads of one model; 0: as many as it gains from."
     )
-    slots: Positive = Field(default=16, description="Text rows that generate at once, per model.")
+    slots: Positive = Field(
+        default=16, description="Text rows, or pictures made in steps, that are worked on at once, per model."
+    )
     max_batch: Positive = Field(default=64, description="Items or pictures in one run, per model.")
     context: Positive | None = Field(
         default=None,
@@ -82,6 +84,11 @@ class HostConfig(BaseModel):
         default=1_048_576,
         description="Tokens that the rows in the waiting line may take (prompt and `max_tokens`), per model; "
         "beyond it 429.",
+    )
+    max_waiting_pixel_steps: Positive = Field(
+        default=1 << 34,
+        description="Pixels times steps that the pictures in the waiting line may take, twice where they are guided, per "
+        "model; beyond it 429.",
     )
     weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         default_factory=dict,

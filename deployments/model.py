@@ -9,7 +9,10 @@ import numpy as np
 
 from deployments.config import HostConfig
 from deployments.engine import Engine
+from deployments.image.developing import DECODE, Developing
 from deployments.image.draw import Drawing
+from deployments.image.flow import CONDITION, DENOISE, Flow
+from deployments.image.painting import Painted, Painter, Painting
 from deployments.messages import Card, TextDelta
 from deployments.metrics import Metrics
 from deployments.oneshot import Done, OneShot, Task
@@ -140,10 +143,45 @@ class OneShotModel:
         self.limits = _limits(manifest)
 
 
+class FlowModel:
+    """A model that makes pictures in steps."""
+
+    def __init__(self, package: Package, config: HostConfig, device: Device, metrics: Metrics) -> None:
+        self.manifest = manifest = package.manifest
+
+        def opened(graph: str) -> Session:
+            return open_graph(
+                package,
+                graph,
+                device=device,
+                threads=threads_of(config, _bytes(manifest, graph)),
+                capture=graph == DENOISE,
+            )
+
+        self.painter = Painter(manifest)
+        self.program = Flow(
+            manifest,
+            opened(DENOISE),
+            metrics,
+            capacity=config.slots,
+            condition=opened(CONDITION) if CONDITION in manifest.graphs else None,
+        )
+        self.developing = Developing(manifest, opened(DECODE) if DECODE in manifest.graphs else None)
+        self.engine: Engine[Painting, Painted] = Engine(
+            manifest.name,
+            self.program,
+            metrics,
+            max_waiting=config.max_waiting,
+            max_waiting_tokens=config.max_waiting_pixel_steps,
+            weights=config.weights,
+        )
+        self.limits = _limits(manifest) | self.painter.limits()
+
+
 # Bytes. Below this a second thread's waiting (it spins) takes more from the event loop than it gives to the model.
 _SMALL_GRAPH: Final = 8 << 20
 
-Model = TextModel | EncoderModel | OneShotModel
+Model = TextModel | EncoderModel | OneShotModel | FlowModel
 
 
 def open_model(package: Package, config: HostConfig, device: Device, metrics: Metrics) -> Model:
@@ -160,6 +198,8 @@ def open_model(package: Package, config: HostConfig, device: Device, metrics: Me
 def _kind(manifest: Manifest) -> type[Model]:
     if manifest.text is not None:
         return TextModel
+    if manifest.image is not None and manifest.image.denoise is not None:
+        return FlowModel
     return OneShotModel if manifest.encoder is None else EncoderModel
 
 

@@ -36,7 +36,7 @@ from deployments.messages import (
     Usage,
 )
 from deployments.metrics import Metrics
-from deployments.model import EncoderModel, Model, OneShotModel, TextModel, cards_of, open_model
+from deployments.model import EncoderModel, FlowModel, Model, OneShotModel, TextModel, cards_of, open_model
 from deployments.oneshot import Done, Result, Task
 from deployments.reconstruction.tasks import Autoencoding
 from deployments.rows import Row, Ticket, timings
@@ -229,7 +229,7 @@ class Studio:
 
     async def _translate(self, request: Tokenize | Detokenize) -> Reply:
         model = self._named(request)
-        if isinstance(model, OneShotModel):
+        if isinstance(model, OneShotModel | FlowModel):
             raise BadRequest("This model has no tokenizer.", code="task_not_supported", param="model")
         if isinstance(request, Detokenize):
             output = await self._beside(detokenize, model, request)

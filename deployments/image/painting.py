@@ -131,6 +131,19 @@ class Painter:
             for place in range(n)
         ]
 
+    def limits(self) -> dict[str, object]:
+        """What may be asked of the model, as its card shows it."""
+        part = self.denoise
+        return {
+            "sizes": [f"{width}x{height}" for width, height in self._sizes()],
+            "steps": part.most_steps,
+            "guidance_scale": part.most_guidance,
+            "solvers": list(part.solvers),
+        }
+
+    def _sizes(self) -> list[tuple[int, int]]:
+        return [(self.image.width, self.image.height), *self.denoise.sizes]
+
     def _steps(self, steps: int | None) -> int:
         most = self.denoise.most_steps
         steps = self.denoise.steps if steps is None else steps
@@ -153,7 +166,7 @@ class Painter:
         return solver or self.denoise.solvers[0]
 
     def _size(self, size: tuple[int, int] | None) -> tuple[int, int]:
-        sizes = [(self.image.width, self.image.height), *self.denoise.sizes]
+        sizes = self._sizes()
         if size is not None and size not in sizes:
             known = ", ".join(f"{width}x{height}" for width, height in sizes)
             raise BadRequest(f"This model draws {known} only.", code="invalid_size", param="size")

@@ -6,12 +6,15 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from deployments.config import HostConfig
+from deployments.errors import QueueFull
+from deployments.image.painting import Condition
 from deployments.metrics import Metrics
-from deployments.model import Model, OneShotModel, TextModel, card_of, open_model, threads_of
+from deployments.model import FlowModel, Model, OneShotModel, TextModel, card_of, open_model, threads_of
 from model_store.errors import BrokenFiles
 from model_store.package import Package
 from model_store.session import Device
 from model_store.store import Store
+from tests.flows import flow
 
 
 def package(store: Path, name: str, **changes: Any) -> Package:
@@ -47,6 +50,36 @@ def test_a_package_becomes_a_model_with_a_card(
     assert card.capabilities == opened.manifest.capabilities
     assert card.quality == {"accuracy": {"value": 1.0, "higher_is_better": True, "data": "made up"}}
     assert card.created == 1767225600  # 2026-01-01
+
+
+def test_a_model_that_makes_pictures_in_steps(tmp_path: Path) -> None:
+    flow(tmp_path, text=True, varying=True)
+    model = load(package(tmp_path, "tiny-flow"), slots=3, max_waiting_pixel_steps=1000)
+    assert isinstance(model, FlowModel)
+    assert (model.engine.scheduler.capacity, model.engine.scheduler.max_waiting_tokens) == (3, 1000)
+    assert card_of(model, "studio").limits == {
+        "size": "8x8",
+        "sizes": ["8x8", "16x8"],
+        "classes": [],
+        "steps": 64,
+        "guidance_scale": 10.0,
+        "solvers": ["euler", "heun"],
+    }
+
+
+async def test_a_line_of_pictures_is_bounded_in_pixel_steps(tmp_path: Path) -> None:
+    flow(tmp_path)
+    model = load(package(tmp_path, "tiny-flow"), slots=1, max_waiting_pixel_steps=64 * 4 * 3)
+    assert isinstance(model, FlowModel)
+
+    def submit(**asked: Any) -> None:
+        works = model.painter.paintings(Condition({}), **asked)
+        model.engine.submit(works, costs=[work.cost for work in works])
+
+    for _ in range(3):
+        submit(steps=4)
+    with pytest.raises(QueueFull):
+        submit(steps=4, guidance=1.0, n=2)
 
 
 def test_loading_shows_in_the_metrics(tiny: Path) -> None:

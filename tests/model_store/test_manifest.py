@@ -28,6 +28,7 @@ from model_store.schema import json_schema
 from model_store.seal import render
 from model_store.store import Store
 from tests import packages
+from tests.flows import flow
 
 ROOT = Path(__file__).parents[2]
 
@@ -204,7 +205,7 @@ def test_pictures_that_cannot_be_denoised(store: Path, change: dict[str, Any], c
 
 
 def test_the_graphs_output_is_what_is_predicted(tmp_path: Path) -> None:
-    packages.flow(tmp_path)
+    flow(tmp_path)
     given = fields(tmp_path, "tiny-flow")
     given["image"]["denoise"] |= DIFFUSION
     with pytest.raises(ValidationError, match="no output 'epsilon'"):

@@ -19,6 +19,7 @@ from deployments.rows import Row, Ticket
 from model_store.session import Array, open_graph
 from model_store.store import Store
 from tests import packages
+from tests.flows import flow
 
 Request = list[Painting]
 
@@ -114,12 +115,12 @@ OpenEasel = Callable[..., Easel]
 @pytest.fixture(scope="session")
 def flows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("flows")
-    packages.flow(folder)
-    packages.flow(folder, name="sized-flow", varying=True)
-    packages.flow(folder, name="half-flow", half=True)
-    packages.flow(folder, name="text-flow", text=True)
-    packages.flow(folder, name="latent-flow", decoded=True)
-    packages.flow(folder, name="unguided-flow", denoise={"most_guidance": 1.0})
+    flow(folder)
+    flow(folder, name="sized-flow", varying=True)
+    flow(folder, name="half-flow", half=True)
+    flow(folder, name="text-flow", text=True)
+    flow(folder, name="latent-flow", decoded=True)
+    flow(folder, name="unguided-flow", denoise={"most_guidance": 1.0})
     betas = {"schedule": "scaled_linear", "start": 0.00085, "end": 0.012}
     for prediction in ("epsilon", "v_prediction"):
         diffusion = {
@@ -129,7 +130,7 @@ def flows(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "betas": betas,
             "offset": 1,
         }
-        packages.flow(folder, name=f"{prediction.replace('_', '-')}-diffusion", denoise=diffusion)
+        flow(folder, name=f"{prediction.replace('_', '-')}-diffusion", denoise=diffusion)
     return folder
 
 

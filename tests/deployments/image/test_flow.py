@@ -1,14 +1,20 @@
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
-from deployments.errors import ModelFault, StepFailed
+from deployments.config import HostConfig
+from deployments.errors import BadRequest, ModelFault, StepFailed
 from deployments.image.flow import Shapes, _Batches
 from deployments.image.painting import Condition
+from deployments.messages import Tokenize
+from deployments.metrics import Metrics
+from deployments.studio import open_studio
 from model_store.errors import RunFailed
 from tests.deployments.image.conftest import Easel, OpenEasel, Request, finals, same
 
@@ -382,3 +388,17 @@ async def test_noise_is_drawn_when_a_picture_begins(easel: OpenEasel) -> None:
     await model.step()
     assert sum(canvas is not None for canvas in model.program._canvases) == 2
     assert len(model.engine.scheduler.waiting) == 18
+
+
+async def test_a_studio_holds_such_a_model_beside_the_others(flows: Path) -> None:
+    """What its routes are for comes with them; it is listed, and nothing else is asked of it."""
+    studio = open_studio(
+        HostConfig(store=str(flows), device="cpu", models=("tiny-flow",)), Metrics(CollectorRegistry())
+    )
+    try:
+        assert [card.family for card in await studio.cards()] == ["flow"]
+        assert studio.healthy()
+        with pytest.raises(BadRequest):
+            await studio.call(Tokenize("tiny-flow", "circle"))
+    finally:
+        studio.close()
