@@ -3,7 +3,10 @@
 import hashlib
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, Field, StringConstraints, model_validator
+
+from model_store.fields import Finite, Part, Positive, RelativePath
+from model_store.imaging import Image
 
 SCHEMA_VERSION: Final = 1
 
@@ -12,13 +15,6 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 AdapterName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9._-]{0,62}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
-# Relative, forward slashes, no dot segments: a path can name nothing outside its package folder.
-RelativePath = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$", max_length=255
-    ),
-]
 Task = Literal[
     "text-generation",
     "text2text-generation",
@@ -44,14 +40,6 @@ Capability = Literal[
     "impute",
 ]
 DType = Literal["float32", "float16", "int64", "int32", "int8", "uint8", "bool"]
-Positive = Annotated[int, Field(gt=0)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class Part(BaseModel):
-    """A frozen piece of the manifest: unknown fields and coerced types are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Tensor(Part):
@@ -180,100 +168,6 @@ class Quantization(Part):
         return self
 
 
-class Betas(Part):
-    """How a diffusion model was trained to add noise: variances from `start` to `end` at each of `trained` times.
-
-    `scaled_linear`: their roots are evenly spaced. `zero_snr`: rescaled so that nothing is left at the last time.
-    """
-
-    schedule: Literal["linear", "scaled_linear"]
-    start: Annotated[float, Field(gt=0, lt=1)]
-    end: Annotated[float, Field(gt=0, lt=1)]
-    trained: Annotated[int, Field(ge=1, le=100_000)] = 1000
-    zero_snr: bool = False
-
-    @model_validator(mode="after")
-    def _grow(self) -> Self:
-        if self.start > self.end:
-            raise ValueError("noise grows with time: `start` is above `end`")
-        return self
-
-
-class Denoise(Part):
-    """How the graph `denoise` makes pictures out of noise, in steps.
-
-    Its inputs are `latent` f32 [batch, channels, height, width], `time` [batch] and conditions, each by its role; its
-    output's role is the `prediction`. A flow's time runs from 0 (noise) to 1 (data) and `velocity` is the latent's change with
-    it; a diffusion model's is a place among the trained times. Conditions are inputs of a request (`label` i64 [batch]: the place
-    of a class, behind the last one: none), or what the graph `condition` makes of them once, by the same roles.
-    The last latent is the picture, in [-1, 1]; or the graph `decode` makes `output` of it, in [0, 1].
-    """
-
-    prediction: Literal["velocity", "epsilon", "v_prediction"]
-    # The first is the default.
-    solvers: Annotated[tuple[Literal["euler", "heun", "ddim", "dpm"], ...], Field(min_length=1)]
-    # `even`, `trained`: of a flow. The others: of a diffusion model.
-    spacing: Literal["even", "trained", "leading", "trailing", "linspace"]
-    shift: Annotated[float, Field(gt=0, le=100)] = 1.0  # of a flow's noise levels
-    betas: Betas | None = None
-    offset: Annotated[int, Field(ge=0, le=1000)] = 0  # of `leading` times
-    to_clean: bool = True  # whether the last step of DDIM leaves no noise at all
-    clip: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # of what DDIM foretells
-    steps: Positive = 20
-    most_steps: Positive = 100
-    # 1: none. A model that was trained without "no condition" takes no other.
-    guidance: Annotated[float, Field(ge=1, le=100)] = 1.0
-    most_guidance: Annotated[float, Field(ge=1, le=100)] = 1.0
-    # Sizes beside the picture's own, as width and height, where the graph's `height` and `width` vary.
-    sizes: tuple[tuple[Positive, Positive], ...] = ()
-    # Pixels a side for one place of the latent.
-    reduction: Positive = 1
-
-    @model_validator(mode="after")
-    def _fits_its_kind(self) -> Self:
-        flow = self.prediction == "velocity"
-        if flow != (self.betas is None):
-            raise ValueError("a diffusion model has betas, a flow has none")
-        if flow != (self.spacing in ("even", "trained")):
-            raise ValueError(f"{self.spacing!r} is no spacing of a model that predicts {self.prediction}")
-        others = set(self.solvers) - ({"euler", "heun"} if flow else {"euler", "ddim", "dpm"})
-        if others or len(set(self.solvers)) < len(self.solvers):
-            raise ValueError(f"not the solvers of a model that predicts {self.prediction}: {self.solvers}")
-        if self.betas and self.betas.zero_snr and self.prediction == "epsilon":
-            raise ValueError("where nothing but noise is left, noise foretells nothing: predict v")
-        return self
-
-    @model_validator(mode="after")
-    def _defaults_are_in_range(self) -> Self:
-        if self.steps > self.most_steps or self.guidance > self.most_guidance:
-            raise ValueError("by default more than the most")
-        if self.betas and self.most_steps >= self.betas.trained:
-            raise ValueError("there are fewer steps than trained times")
-        return self
-
-
-class Image(Part):
-    """What pictures go in and come out: values in [0, 1], channels first."""
-
-    channels: Literal[1, 3, 4]
-    height: Positive
-    width: Positive
-    classes: tuple[str, ...] = ()
-    # The graph that draws pictures, and the role of its noise input (standard normal, one vector a row).
-    generator: str | None = None
-    noise: str | None = None
-    denoise: Denoise | None = None
-
-    @model_validator(mode="after")
-    def _latent_fits(self) -> Self:
-        if self.denoise:
-            each = self.denoise.reduction
-            for width, height in ((self.width, self.height), *self.denoise.sizes):
-                if width % each or height % each:
-                    raise ValueError(f"{width}x{height} is no multiple of {each} pixels")
-        return self
-
-
 class Calibration(Part):
     """Where one score's threshold comes from: `scores` is an `.npy` of ascending float32 scores of normal items."""
 
@@ -346,7 +240,7 @@ class Manifest(Part):
     quantization: Quantization | None = None
     image: Image | None = None
     scoring: Scoring | None = None
-    quality: dict[str, Measure] = {}
+    quality: dict[str, Measure] = Field(default_factory=dict)
     provenance: Provenance
     exporter: dict[str, str]
     files: dict[RelativePath, File]
@@ -381,6 +275,21 @@ class Manifest(Part):
                 raise ValueError("a latent is [batch, channels, height, width], of so many channels")
         return self
 
+    @model_validator(mode="after")
+    def _pictures_can_be_asked_for(self) -> Self:
+        if self.image is None:
+            return self
+        wanted = {"edit": {"input", "task"} if self.image.edit else set()}
+        if self.image.edit and "inpaint" in self.image.edit.tasks:
+            wanted["edit"].add("mask")
+        wanted["condition"] = {role for each in self.image.prompt for role in (each.role, each.count) if role}
+        for name, roles in wanted.items():
+            graph = self.graphs.get(name)
+            missing = roles - {each.role for each in (graph.inputs if graph else ())}
+            if missing:
+                raise ValueError(f"the graph {name!r} does not take {', '.join(sorted(missing))}")
+        return self
+
     def named_files(self) -> set[str]:
         """Paths that any part of the manifest names."""
         named = {path for g in self.graphs.values() for path in (g.file, g.golden.inputs, g.golden.outputs)}
@@ -390,6 +299,8 @@ class Manifest(Part):
                 named.add(self.text.chat.template)
         if self.encoder:
             named.add(self.encoder.tokenizer)
+        if self.image:
+            named.update(each.tokenizer for each in self.image.prompt)
         if self.scoring:
             named.update(c.scores for c in self.scoring.calibrations.values())
         return named

@@ -9,7 +9,8 @@ from deployments.messages import Draw, Output
 from deployments.oneshot import Result, Task
 from deployments.pictures import encode
 from deployments.randomness import noise
-from model_store.manifest import Image, Manifest
+from model_store.imaging import Image
+from model_store.manifest import Manifest
 from model_store.session import Array
 
 

@@ -15,7 +15,8 @@ from deployments.image import grids, solvers
 from deployments.image.solvers import Plan
 from deployments.randomness import noise
 from deployments.rows import Row
-from model_store.manifest import Denoise, Manifest
+from model_store.imaging import Denoise
+from model_store.manifest import Manifest
 from model_store.session import Array
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from deployments.errors import BadRequest
 from deployments.messages import ImageItem, Item, Numbers, TensorItem
 from deployments.pictures import decode
-from model_store.manifest import Image
+from model_store.imaging import Image
 from model_store.session import Array
 
 _FLOAT_BYTES: Final = 4

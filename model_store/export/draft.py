@@ -11,13 +11,13 @@ from typing import Final, Literal, TypeAlias
 from pydantic import TypeAdapter, ValidationError
 
 from model_store.export.errors import DraftError
+from model_store.imaging import Image
 from model_store.manifest import (
     AdapterName,
     Capability,
     DType,
     Encoder,
     Family,
-    Image,
     Measure,
     Name,
     Provenance,

@@ -19,7 +19,8 @@ from model_store.export.draft import Draft, GraphDraft, Range, check_name
 from model_store.export.errors import DraftError
 from model_store.export.graph_process import TorchRun
 from model_store.export.roles import GRAPH_NAMES, assign_inputs, assign_outputs, capabilities, said_roles
-from model_store.manifest import DType, Family, Image, Provenance, State, Task, Tensor, Text
+from model_store.imaging import Image
+from model_store.manifest import DType, Family, Provenance, State, Task, Tensor, Text
 
 NUMBER: Final = r"[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?"
 EXAMPLE: Final = re.compile(

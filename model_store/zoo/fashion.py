@@ -16,7 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from model_store.manifest import Image, Provenance
+from model_store.imaging import Image
+from model_store.manifest import Provenance
 
 CLASS_NAMES: Final = (
     "t-shirt",

@@ -11,19 +11,9 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from model_store import manifest as module
-from model_store.manifest import (
-    Betas,
-    Calibration,
-    Denoise,
-    Manifest,
-    Measure,
-    Name,
-    RelativePath,
-    Scoring,
-    Tensor,
-    Version,
-    digest_of,
-)
+from model_store.fields import RelativePath
+from model_store.imaging import Betas, Denoise
+from model_store.manifest import Calibration, Manifest, Measure, Name, Scoring, Tensor, Version, digest_of
 from model_store.schema import json_schema
 from model_store.seal import render
 from model_store.store import Store
@@ -189,18 +179,34 @@ def test_ways_to_denoise() -> None:
     )
 
 
+PROMPT: dict[str, Any] = {"tokenizer": "tokenizer.json", "length": 8, "pad": 0}
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
         ({"denoise": FLOW}, "does not take a latent"),
         ({"denoise": FLOW | {"reduction": 3}}, "no multiple of 3"),
         ({"denoise": FLOW | {"reduction": 2, "sizes": [[10, 9]]}}, "10x9 is no multiple"),
+        ({"edit": {"tasks": ["colorize"]}}, "'edit' does not take input, task"),
+        ({"edit": {"tasks": ["inpaint"]}}, "'edit' does not take input, mask, task"),
+        ({"edit": {"tasks": ["inpaint", "inpaint"]}}, "named twice"),
+        ({"prompt": [PROMPT]}, "files without a digest: tokenizer.json"),
     ],
 )
 def test_pictures_that_cannot_be_denoised(store: Path, change: dict[str, Any], complaint: str) -> None:
     given = fields(store)
     given["image"] |= change
     with pytest.raises(ValidationError, match=complaint):
+        Manifest.model_validate_json(json.dumps(given))
+
+
+def test_a_prompt_is_read_by_the_graph_for_it(tmp_path: Path) -> None:
+    flow(tmp_path, text=True)
+    given = fields(tmp_path, "tiny-flow")
+    file = next(path for path in given["files"] if path.endswith(".onnx"))
+    given["image"]["prompt"] = [PROMPT | {"tokenizer": file, "role": "words", "count": "length"}]
+    with pytest.raises(ValidationError, match="'condition' does not take words"):
         Manifest.model_validate_json(json.dumps(given))
 
 

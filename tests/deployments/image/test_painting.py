@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from deployments.errors import BadRequest
 from deployments.image.painting import Painter, plan_of, spread
-from model_store.manifest import Denoise
+from model_store.imaging import Denoise
 from tests.deployments.image.conftest import OpenEasel
 
 

@@ -12,7 +12,7 @@ from deployments.errors import BadRequest
 from deployments.messages import ImageItem, TensorItem
 from deployments.pictures import encode
 from deployments.reconstruction.items import Items, tensor, vector
-from model_store.manifest import Image
+from model_store.imaging import Image
 
 SHAPE = (1, 2, 3)
 FLAT = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]

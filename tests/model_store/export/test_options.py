@@ -16,7 +16,7 @@ from model_store.export.draft import tensor
 from model_store.export.errors import DraftError
 from model_store.export.graph_process import TorchRun
 from model_store.export.options import Options, complete, graph_draft, infer_outputs, parse_example
-from model_store.manifest import Image
+from model_store.imaging import Image
 
 OPTIONS = Options("nets:make", "tiny", "reconstruction", "autoencoder", ["images=float32[batch,1,8,8]:0..1"])
 GENERATOR = Options("nets:make", "tiny", "image-generation", "gan", ["z=float32[batch,16]"])

@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from model_store.export import graph_process
-from model_store.manifest import Image
+from model_store.imaging import Image
 from model_store.session import Device, open_graph
 from model_store.store import Store
 from service.commands.export import app, split_adapters
