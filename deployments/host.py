@@ -25,7 +25,7 @@ from deployments.errors import (
     ServingError,
     Unavailable,
 )
-from deployments.messages import Card, Complete, Exposition, Reply, Request, TextDelta
+from deployments.messages import Card, Complete, Draw, Exposition, Picture, Reply, Request, TextDelta
 from deployments.metrics import Metrics
 from deployments.studio import open_studio
 
@@ -68,16 +68,20 @@ class Host:
         """Continue text and answer once."""
         return await _value(self.studio.collect(request))
 
-    async def stream(self, request: Complete) -> AsyncGenerator[TextDelta | ServingError, None]:
-        """Continue text, delta by delta; an error is the last thing sent."""
-        deltas = self.studio.stream(request)
+    async def stream(
+        self, request: Complete | Draw
+    ) -> AsyncGenerator[TextDelta | Picture | ServingError, None]:
+        """Continue text, delta by delta, or draw, picture by picture; an error is the last thing sent."""
+        source: AsyncGenerator[Any, None] = (
+            self.studio.pictures(request) if isinstance(request, Draw) else self.studio.stream(request)
+        )
         try:
-            async for delta in deltas:
-                yield delta
+            async for item in source:
+                yield item
         except ServingError as error:
             yield error
         finally:
-            await deltas.aclose()
+            await source.aclose()
 
     def check_health(self) -> None:
         """Ray replaces the replica when this raises."""
@@ -129,24 +133,13 @@ class RemoteModels:
         """Continue text and answer once."""
         return await self._twice(request, lambda handle: handle.collect.remote(request))
 
-    async def stream(self, request: Complete) -> AsyncGenerator[TextDelta, None]:
+    def stream(self, request: Complete) -> AsyncGenerator[TextDelta, None]:
         """Continue text, delta by delta."""
-        handle = await self._host_of(request.model)
-        for last_try in (False, True):
-            begun = False
-            deltas: Any = handle.options(stream=True).stream.remote(request)
-            try:
-                async with _Cancelling(deltas):
-                    async for delta in deltas:
-                        if isinstance(delta, ServingError):
-                            raise delta
-                        begun = True
-                        yield delta
-            except (RayError, RayServeException) as error:
-                if begun or last_try or not isinstance(error, RayActorError):
-                    raise _translated(error) from error
-            else:
-                return
+        return self._streamed(request)
+
+    def pictures(self, request: Draw) -> AsyncGenerator[Picture, None]:
+        """Draw, picture by picture."""
+        return self._streamed(request)
 
     async def expositions(self) -> tuple[Exposition, ...]:
         """Metrics of all replicas of all hosts; what does not answer is left out."""
@@ -205,6 +198,24 @@ class RemoteModels:
                 return tuple(await self._handle(name).broadcast("exposition").results_async())
         except (RayError, RayServeException, TimeoutError):
             return ()
+
+    async def _streamed(self, request: Complete | Draw) -> AsyncGenerator[Any, None]:
+        handle = await self._host_of(request.model)
+        for last_try in (False, True):
+            begun = False
+            items: Any = handle.options(stream=True).stream.remote(request)
+            try:
+                async with _Cancelling(items):
+                    async for item in items:
+                        if isinstance(item, ServingError):
+                            raise item
+                        begun = True
+                        yield item
+            except (RayError, RayServeException) as error:
+                if begun or last_try or not isinstance(error, RayActorError):
+                    raise _translated(error) from error
+            else:
+                return
 
     async def _twice(self, request: Request, send: Callable[[Handle], Awaitable[T | ServingError]]) -> T:
         handle = await self._host_of(request.model)

@@ -235,6 +235,7 @@ class Encode:
 
     model: str
     items: tuple[Item, ...]
+    prompt: str | None = None  # of models that draw by words or classes
     request_id: str = ""
     version: str | None = None
     timeout_seconds: float | None = None
@@ -246,6 +247,7 @@ class Decode:
 
     model: str
     latents: tuple[Numbers, ...]
+    prompt: str | None = None  # of models that draw by words or classes
     request_id: str = ""
     version: str | None = None
     timeout_seconds: float | None = None
@@ -260,14 +262,31 @@ class Interpolate:
     end: Item | Numbers
     steps: int = 8
     mode: Literal["linear", "slerp"] = "linear"
+    prompt: str | None = None  # of models that draw by words or classes
     request_id: str = ""
     version: str | None = None
     timeout_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """A picture to begin from, and what to do with it: `mask` says where it is to be made up (see `pictures.read_mask`)."""
+
+    image: bytes
+    mask: bytes | None = None
+    task: str | None = None  # of the model's tasks; None: the one that the request implies
+    strength: float | None = (
+        None  # share of the way from noise that is gone again; 1: nothing of the picture is left
+    )
+    variation: bool = False  # whether another of its kind is wanted, and not it changed
+
+
+@dataclass(frozen=True, slots=True)
 class Draw:
-    """Draw `n` pictures. `prompt` is a class name where the model has classes. Picture i uses noise stream (seed, i)."""
+    """Draw `n` pictures, from noise or from a `source`. Picture i has the seed `seed` + i.
+
+    `prompt` is a class name where the model has classes. None: what the model's manifest says.
+    """
 
     model: str
     prompt: str | None = None
@@ -276,9 +295,18 @@ class Draw:
     n: int = 1
     seed: int = 0
     size: tuple[int, int] | None = None  # width, height in pixels
+    steps: int | None = None
+    guidance: float | None = None  # scale; 1: none
+    negative: str | None = None  # what to be guided away from
+    solver: str | None = None
+    source: Source | None = None
+    previews: int = 0  # pictures of what is foretold, on the way
     format: Literal["png", "jpeg", "webp"] = "png"
     quality: int = 90  # JPEG and WebP: 0 worst, 100 best
+    background: Literal["auto", "transparent", "opaque"] = "auto"
     timeout_seconds: float | None = None
+    principal: str = ""  # who asks; "" without a key
+    priority: int = 0  # lower is sooner, among the rows of one principal
 
 
 Request: TypeAlias = (
@@ -336,6 +364,22 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture of a `Draw`: what is foretold of it after `step` of its `steps`, or the picture itself."""
+
+    place: int  # among the request's pictures
+    image: bytes  # encoded
+    seed: int
+    step: int = 1
+    steps: int = 1
+    final: bool = True
+    # In a request's last one:
+    version: str = ""
+    timings: Timings = Timings()
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """The answer to a one-shot request: one output for each item, latent, step or picture, in order."""
 
@@ -389,6 +433,9 @@ class ModelClient(Protocol):
 
     async def collect(self, request: Complete) -> tuple[TextDelta, ...]:
         """Continue text and answer once: one delta per row, in row order; the last one has usage and timings."""
+
+    def pictures(self, request: Draw) -> AsyncGenerator[Picture, None]:
+        """Draw, one picture after the other as they are ready; closing the generator cancels the others."""
 
     async def expositions(self) -> tuple[Exposition, ...]:
         """Metrics of every replica behind this client (not of this process's own door)."""

@@ -9,10 +9,12 @@ import numpy as np
 
 from deployments.config import HostConfig
 from deployments.engine import Engine
-from deployments.image.developing import DECODE, Developing
+from deployments.image.developing import DECODE, ENCODE, Developing
 from deployments.image.draw import Drawing
 from deployments.image.flow import CONDITION, DENOISE, Flow
-from deployments.image.painting import Painted, Painter, Painting
+from deployments.image.painting import Painted, Painting
+from deployments.image.requests import Requests
+from deployments.image.wording import Wording
 from deployments.messages import Card, TextDelta
 from deployments.metrics import Metrics
 from deployments.oneshot import Done, OneShot, Task
@@ -158,7 +160,6 @@ class FlowModel:
                 capture=graph == DENOISE,
             )
 
-        self.painter = Painter(manifest)
         self.program = Flow(
             manifest,
             opened(DENOISE),
@@ -166,7 +167,12 @@ class FlowModel:
             capacity=config.slots,
             condition=opened(CONDITION) if CONDITION in manifest.graphs else None,
         )
-        self.developing = Developing(manifest, opened(DECODE) if DECODE in manifest.graphs else None)
+        decode, encode = (opened(key) if key in manifest.graphs else None for key in (DECODE, ENCODE))
+        prompt = manifest.image.prompt if manifest.image else ()
+        tokenizers = {part.tokenizer: package.read(part.tokenizer) for part in prompt}
+        self.requests = Requests(
+            manifest, Wording(manifest, tokenizers), Developing(manifest, decode, encode)
+        )
         self.engine: Engine[Painting, Painted] = Engine(
             manifest.name,
             self.program,
@@ -175,7 +181,7 @@ class FlowModel:
             max_waiting_tokens=config.max_waiting_pixel_steps,
             weights=config.weights,
         )
-        self.limits = _limits(manifest) | self.painter.limits()
+        self.limits = _limits(manifest) | self.requests.limits
 
 
 # Bytes. Below this a second thread's waiting (it spins) takes more from the event loop than it gives to the model.

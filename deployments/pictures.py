@@ -41,6 +41,11 @@ def decode(data: bytes, channels: int, width: int, height: int, param: str) -> A
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
+def read_mask(data: bytes, size: tuple[int, int], param: str) -> Array:
+    """1 where a picture is to be made up, float32 [1, height, width]."""
+    return (decode(data, 1, *size, param) > 0.5).astype(np.float32)
+
+
 def _open(data: bytes, param: str) -> Image.Image:
     try:
         picture = Image.open(io.BytesIO(data), formats=READABLE)

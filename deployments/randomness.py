@@ -1,8 +1,18 @@
 """Counter-based random numbers: a stream is a function of its seed and place alone, whoever shares the batch."""
 
+from typing import Final
+
 import numpy as np
 
+from deployments.messages import Draw
 from model_store.session import Array
+
+SEEDS: Final = 1 << 63
+
+
+def seed_of(request: Draw, place: int) -> int:
+    """The seed of a request's picture: alone, that seed draws the same one."""
+    return (request.seed + place) % SEEDS
 
 
 def stream(seed: int, place: int) -> np.random.Generator:

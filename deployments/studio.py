@@ -1,19 +1,18 @@
 """Every model of one process behind the `ModelClient` seam: the local implementation. Knows no Ray and no HTTP."""
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, TypeVar
 
 from deployments.config import HostConfig
+from deployments.desk import Desk
 from deployments.effort import SMALL_TEXT, OneShotRequest, encodes_pictures, is_heavy
 from deployments.entry import submit
 from deployments.errors import BadRequest, ModelNotFound
-from deployments.image.draw import Drawing
+from deployments.gallery import Gallery
 from deployments.messages import (
     Card,
     Chat,
@@ -27,6 +26,7 @@ from deployments.messages import (
     Exposition,
     Interpolate,
     Output,
+    Picture,
     Reconstruct,
     Reply,
     Request,
@@ -39,21 +39,22 @@ from deployments.metrics import Metrics
 from deployments.model import EncoderModel, FlowModel, Model, OneShotModel, TextModel, cards_of, open_model
 from deployments.oneshot import Done, Result, Task
 from deployments.reconstruction.tasks import Autoencoding
-from deployments.rows import Row, Ticket, timings
+from deployments.rows import Row, timings
 from deployments.text.sequence import Sequence as TextSequence
 from deployments.words import detokenize, tokenize
 from model_store.manifest import Capability
 from model_store.session import choose_device
 from model_store.store import Store, shipped
 
-P = ParamSpec("P")
-T = TypeVar("T")
 Answer = TypeVar("Answer")
 
 # A step that takes longer than this has hung.
 _STUCK_SECONDS: Final = 60.0
 # A model that fails this often in a row will not recover by itself: a lost device, for example.
 _FAULTS: Final = 3
+
+
+_LATENTS: Final[dict[type, Capability]] = {Encode: "encode", Decode: "decode", Interpolate: "interpolate"}
 
 
 class Studio:
@@ -64,7 +65,8 @@ class Studio:
         self._metrics = metrics
         self._cards = tuple(card for model in self._models.values() for card in cards_of(model, host))
         self._names = {card.name: card.parent or card.name for card in self._cards}
-        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
+        self._desk = Desk(metrics)
+        self._gallery = Gallery(self._desk)
         for model in self._models.values():
             model.engine.start()
 
@@ -72,7 +74,7 @@ class Studio:
         """Finish what was accepted and end all threads."""
         for model in self._models.values():
             model.engine.stop()
-        self._pool.shutdown()
+        self._desk.close()
 
     # -- the seam ----------------------------------------------------------------------------------------------------
 
@@ -114,7 +116,7 @@ class Studio:
                     delta = _finished(model, rows, delta)
                 yield delta
         finally:
-            self._leave(model, ticket, open_rows)
+            self._desk.leave(model.engine, ticket, open_rows)
 
     async def collect(self, request: Complete) -> tuple[TextDelta, ...]:
         """Continue text, one delta a row."""
@@ -138,18 +140,10 @@ class Studio:
             case Reconstruct():
                 model, auto = self._autoencoding(request, "reconstruct")
                 reply = await self._answer(model, request, auto.reconstruct, auto.reconstructed)
-            case Encode():
-                model, auto = self._autoencoding(request, "encode")
-                reply = await self._answer(model, request, auto.encode, auto.encoded)
-            case Decode():
-                model, auto = self._autoencoding(request, "decode")
-                reply = await self._answer(model, request, auto.decode, auto.decoded)
-            case Interpolate():
-                reply = await self._interpolate(request)
+            case Encode() | Decode() | Interpolate():
+                reply = await self._latents(request)
             case Draw():
-                model, drawing = self._drawing(request)
-                reply = await self._answer(model, request, drawing.prepare, drawing.finish)
-                self._metrics.images.labels(request.model).inc(request.n)
+                reply = await self._draw(request)
             case Embed():
                 reply = await self._read(request, "embed")
             case Classify():
@@ -159,6 +153,23 @@ class Studio:
             case Complete():
                 raise TypeError("text is collected or streamed")
         return reply
+
+    async def pictures(self, request: Draw) -> AsyncGenerator[Picture, None]:
+        """Draw, picture by picture. A model that draws in one step has no previews, and all pictures at once."""
+        model = self._find(request, _drawing(request))
+        if isinstance(model, FlowModel):
+            source = self._gallery.pictures(model, request)
+            async with aclosing(source):
+                async for picture in source:
+                    yield picture
+            return
+        reply = await self._draw(request)
+        for place, output in enumerate(reply.outputs):
+            picture = Picture(place, output.image or b"", output.seed or 0)
+            if place + 1 < len(reply.outputs):
+                yield picture
+            else:
+                yield replace(picture, version=reply.version, timings=reply.timings, usage=reply.usage)
 
     # -- one-shot ----------------------------------------------------------------------------------------------------
 
@@ -171,11 +182,37 @@ class Studio:
             observe(output.score or 0.0)
         return replace(reply, calibration=auto.calibration)
 
+    async def _latents(self, request: Encode | Decode | Interpolate) -> Reply:
+        capability = _LATENTS[type(request)]
+        model = self._find(request, capability)
+        if isinstance(model, FlowModel):
+            return await self._gallery.latents(model, request)
+        model, auto = self._autoencoding(request, capability)
+        if request.prompt:
+            raise BadRequest("This model's latents are of no prompt: leave it empty.", param="prompt")
+        match request:
+            case Encode():
+                return await self._answer(model, request, auto.encode, auto.encoded)
+            case Decode():
+                return await self._answer(model, request, auto.decode, auto.decoded)
+        return await self._interpolate(request)
+
+    async def _draw(self, request: Draw) -> Reply:
+        capability = _drawing(request)
+        model = self._find(request, capability)
+        if isinstance(model, FlowModel):
+            return await self._gallery.draw(model, request)
+        if not isinstance(model, OneShotModel) or request.source or model.drawing is None:
+            raise _cannot(model, capability)
+        reply = await self._answer(model, request, model.drawing.prepare, model.drawing.finish)
+        self._metrics.images.labels(request.model).inc(request.n)
+        return reply
+
     async def _interpolate(self, request: Interpolate) -> Reply:
         model, auto = self._autoencoding(request, "interpolate")
         began = time.perf_counter()
         heavy = is_heavy(model, request)
-        ends = await self._beside(auto.ends, request) if heavy else auto.ends(request)
+        ends = await self._desk.beside(auto.ends, request) if heavy else auto.ends(request)
         tasks = [end for end in ends if isinstance(end, Task)]
         found, _ = await self._run(model, request, tasks) if tasks else ([], [])
         start, end = (found[end.place]["latent"] if isinstance(end, Task) else end for end in ends)
@@ -193,11 +230,11 @@ class Studio:
     ) -> Reply:
         """Prepare, run, finish; what may take long happens beside the event loop."""
         heavy, encodes = is_heavy(model, request), encodes_pictures(model, request)
-        tasks = await self._beside(prepare, request) if heavy else prepare(request)
+        tasks = await self._desk.beside(prepare, request) if heavy else prepare(request)
         results, rows = await self._run(model, request, tasks)
         began = time.perf_counter()
         aside = heavy or encodes
-        outputs = await self._beside(finish, request, results) if aside else finish(request, results)
+        outputs = await self._desk.beside(finish, request, results) if aside else finish(request, results)
         seconds = time.perf_counter() - began
         name = model.manifest.name
         if encodes:
@@ -212,12 +249,12 @@ class Studio:
             raise _cannot(model, capability)
         encoding, name = model.encoding, model.manifest.name
         small = sum(map(len, request.inputs)) <= SMALL_TEXT
-        works = encoding.prepare(request) if small else await self._beside(encoding.prepare, request)
+        works = encoding.prepare(request) if small else await self._desk.beside(encoding.prepare, request)
         costs = [work.cost for work in works]
         ticket, rows = submit(
             model.engine, request, works, costs, principal=request.principal, priority=request.priority
         )
-        answers = await self._gather(model, ticket, len(rows))
+        answers = await self._desk.gather(model.engine, ticket, len(rows))
         outputs = (
             encoding.embedded(request, answers)
             if isinstance(request, Embed)
@@ -232,10 +269,10 @@ class Studio:
         if isinstance(model, OneShotModel | FlowModel):
             raise BadRequest("This model has no tokenizer.", code="task_not_supported", param="model")
         if isinstance(request, Detokenize):
-            output = await self._beside(detokenize, model, request)
+            output = await self._desk.beside(detokenize, model, request)
             tokens = len(request.tokens)
         else:
-            output = await self._beside(tokenize, model, request)
+            output = await self._desk.beside(tokenize, model, request)
             tokens = len(output.token_ids or ())
         return Reply((output,), model.manifest.version, usage=Usage(prompt_tokens=tokens))
 
@@ -243,22 +280,7 @@ class Studio:
         self, model: OneShotModel, request: Request, tasks: Sequence[Task]
     ) -> tuple[list[Result], list[Row[Task, Done]]]:
         ticket, rows = submit(model.engine, request, tasks)
-        return await self._gather(model, ticket, len(rows)), rows
-
-    async def _gather(self, model: Model, ticket: Ticket[tuple[int, Answer]], count: int) -> list[Answer]:
-        """What comes of a request's rows, in their own order."""
-        answers: dict[int, Answer] = {}
-        try:
-            while len(answers) < count:
-                place, answer = await ticket.next()
-                answers[place] = answer
-        finally:
-            self._leave(model, ticket, count - len(answers))
-        return [answers[place] for place in range(count)]
-
-    async def _beside(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what may take long on a thread of the pool."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *args, **kwargs))
+        return await self._desk.gather(model.engine, ticket, len(rows)), rows
 
     # -- lookup ------------------------------------------------------------------------------------------------------
 
@@ -286,29 +308,13 @@ class Studio:
             raise _cannot(model, capability)
         return model, model.autoencoding
 
-    def _drawing(self, request: Draw) -> tuple[OneShotModel, Drawing]:
-        model = self._find(request, "generate_image")
-        if not isinstance(model, OneShotModel) or model.drawing is None:
-            raise _cannot(model, "generate_image")
-        return model, model.drawing
-
     # -- odds and ends -----------------------------------------------------------------------------------------------
 
     async def _prepare(self, model: TextModel, request: Complete) -> list[TextSequence]:
         prepare = model.prompts.prepare
         plain = request.grammar is None and not any(isinstance(prompt, Chat) for prompt in request.prompts)
         small = plain and sum(map(len, request.prompts)) <= SMALL_TEXT  # type: ignore[arg-type]  # no conversation
-        return prepare(request) if small else await self._beside(prepare, request)
-
-    def _leave(
-        self, model: Model, ticket: Ticket[TextDelta] | Ticket[tuple[int, Answer]], missing: int
-    ) -> None:
-        if not missing:
-            ticket.close()
-            return
-        if ticket.failure is None:
-            self._metrics.cancelled.labels(model.manifest.name).inc()
-        model.engine.cancel(ticket)  # type: ignore[arg-type]
+        return prepare(request) if small else await self._desk.beside(prepare, request)
 
 
 def open_studio(config: HostConfig, metrics: Metrics) -> Studio:
@@ -318,6 +324,10 @@ def open_studio(config: HostConfig, metrics: Metrics) -> Studio:
     packages = [store.open(name, version) for name, version in config.selected(store.names()).items()]
     models = [open_model(package, config, device, metrics) for package in packages]
     return Studio(models, metrics, config.name)
+
+
+def _drawing(request: Draw) -> Capability:
+    return "edit_image" if request.source else "generate_image"
 
 
 def _cannot(model: Model, capability: Capability) -> BadRequest:

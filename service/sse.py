@@ -40,8 +40,9 @@ class Events:
 
 
 def event(fields: dict[str, Any]) -> bytes:
-    """One event. JSON has no line breaks of its own."""
-    return b"data: " + orjson.dumps(fields) + b"\n\n"
+    """One event, under its name where it has a type. JSON has no line breaks of its own."""
+    data = b"data: " + orjson.dumps(fields) + b"\n\n"
+    return b"event: " + fields["type"].encode() + b"\n" + data if "type" in fields else data
 
 
 async def end(call: Call, last: bytes) -> None:

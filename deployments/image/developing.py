@@ -1,4 +1,4 @@
-"""From a finished latent to a picture. Slow for large ones: it runs beside the event loop and the model's next step."""
+"""Between pictures and latents. Slow for large ones: it runs beside the event loop and the model's next step."""
 
 from typing import Final
 
@@ -8,25 +8,48 @@ from model_store.manifest import Manifest
 from model_store.session import Array, Session
 
 DECODE: Final = "decode"
+ENCODE: Final = "encode"
 
 
 class Developing:
-    """One model's way from latents to pixels: its graph `decode`, or none where a latent is a picture already."""
+    """One model's ways from latents to pixels and back: its graphs, or none where a latent is a picture already.
 
-    def __init__(self, manifest: Manifest, decode: Session | None = None) -> None:
-        self._session = decode
-        if decode is not None:
-            graph = manifest.graphs[DECODE]
-            (self._input,) = graph.inputs
-            self._output = next(each.name for each in graph.outputs if each.role == "output")
+    One picture a run: nothing depends on others.
+    """
+
+    def __init__(
+        self, manifest: Manifest, decode: Session | None = None, encode: Session | None = None
+    ) -> None:
+        self._decode = _Way(manifest, DECODE, decode, "output") if decode else None
+        self._encode = _Way(manifest, ENCODE, encode, "latent") if encode else None
+        # A latent that only `decode` makes a picture of has no way back.
+        self.both_ways = decode is None or encode is not None
 
     def pixels(self, latent: Array) -> Array:
-        """Values in [0, 1], float32 [channels, height, width]. One picture a run: nothing depends on others. Raises RunFailed."""
-        if self._session is None:
+        """Values in [0, 1], float32 [channels, height, width]. Raises RunFailed."""
+        if self._decode is None:
             return _within(latent * np.float32(0.5) + np.float32(0.5))
-        feeds = {self._input.name: latent[None].astype(self._input.dtype)}
-        (pictures,) = self._session.run(feeds, [self._output])
-        return _within(pictures[0])
+        return _within(self._decode(latent))
+
+    def latent(self, pixels: Array) -> Array:
+        """What the model works on, of values in [0, 1]. Raises RunFailed."""
+        if self._encode is None:
+            return pixels * np.float32(2) - np.float32(1)
+        return self._encode(pixels).astype(np.float32)
+
+
+class _Way:
+    def __init__(self, manifest: Manifest, name: str, session: Session, role: str) -> None:
+        graph = manifest.graphs[name]
+        (self._input,) = graph.inputs
+        self._output = next(each.name for each in graph.outputs if each.role == role)
+        self._session = session
+
+    def __call__(self, array: Array) -> Array:
+        feeds = {self._input.name: array[None].astype(self._input.dtype)}
+        (made,) = self._session.run(feeds, [self._output])
+        alone: Array = made[0]
+        return alone
 
 
 def _within(pixels: Array) -> Array:

@@ -8,7 +8,7 @@ from deployments.errors import BadRequest
 from deployments.messages import Draw, Output
 from deployments.oneshot import Result, Task
 from deployments.pictures import encode
-from deployments.randomness import noise
+from deployments.randomness import noise, seed_of
 from model_store.imaging import Image
 from model_store.manifest import Manifest
 from model_store.session import Array
@@ -28,6 +28,7 @@ class Drawing:
 
     def prepare(self, request: Draw) -> list[Task]:
         """One task a picture. Raises BadRequest."""
+        check_one_step(request)
         size = (self.image.width, self.image.height)
         if request.size is not None and request.size != size:
             raise BadRequest(f"This model draws {size[0]}x{size[1]} only.", code="invalid_size", param="size")
@@ -37,7 +38,9 @@ class Drawing:
         elif request.prompt:
             raise BadRequest("This model draws unconditionally: leave the prompt empty.", param="prompt")
         return [
-            Task(self.graph, {**feeds, self._noise: noise(request.seed, i, self._size)}, ("output",), i)
+            Task(
+                self.graph, {**feeds, self._noise: noise(seed_of(request, i), 0, self._size)}, ("output",), i
+            )
             for i in range(request.n)
         ]
 
@@ -51,6 +54,24 @@ class Drawing:
     def finish(self, request: Draw, results: Sequence[Result]) -> tuple[Output, ...]:
         """Encode the pictures. Slow: run it beside the event loop."""
         return tuple(
-            Output(image=encode(result["output"], request.format, request.quality), seed=request.seed)
-            for result in results
+            Output(
+                image=encode(result["output"], request.format, request.quality), seed=seed_of(request, place)
+            )
+            for place, result in enumerate(results)
+        )
+
+
+def check_one_step(request: Draw) -> None:
+    """Raise BadRequest for what only models can do that draw in steps."""
+    if request.steps not in (None, 1):
+        raise BadRequest("This model draws in one step.", code="invalid_steps", param="steps")
+    if request.guidance not in (None, 1):
+        raise BadRequest(
+            "This model cannot be guided: leave it at 1.", code="invalid_guidance", param="guidance_scale"
+        )
+    if request.negative:
+        raise BadRequest("This model cannot be guided away from anything.", param="negative_prompt")
+    if request.solver is not None:
+        raise BadRequest(
+            "This model draws in one step and is not solved.", code="invalid_solver", param="solver"
         )

@@ -157,8 +157,9 @@ class Flow:
         if without is not None:
             output = without + np.float32(work.guidance) * (output - without)
         stage = work.plan.stages[canvas.stage]
-        canvas.latent, canvas.memory = advance(stage, before, output, canvas.memory)
+        latent, canvas.memory = advance(stage, before, output, canvas.memory)
         canvas.stage += 1
+        canvas.latent = work.kept(latent, canvas.stage)
         row.spent += work.pixel_steps
         if canvas.stage == len(work.plan.stages):
             return self._finish(row, canvas)
@@ -172,8 +173,7 @@ class Flow:
         if not np.isfinite(canvas.latent).all():
             row.ticket.fail_soon(ModelFault("The model made numbers that are not finite.", code="not_finite"))
             return []
-        steps = canvas.work.plan.stages[-1].step + 1
-        return [(row, Painted(canvas.work.place, steps, canvas.latent, final=True))]
+        return [(row, Painted(canvas.work.place, canvas.work.steps, canvas.latent, final=True))]
 
     def _canvas(self, row: PaintingRow) -> _Canvas:
         canvas = self._canvases[row.slot]

@@ -7,17 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 
 from deployments.errors import BadRequest
 from deployments.image import grids, solvers
 from deployments.image.solvers import Plan
-from deployments.randomness import noise
+from deployments.randomness import SEEDS, noise
 from deployments.rows import Row
 from model_store.imaging import Denoise
 from model_store.manifest import Manifest
 from model_store.session import Array
+
+GRAPHS: Final = ("denoise", "condition")
+# Rounds of each step back: with three, the steps forth lead to the picture again.
+_ROUNDS: Final = 3
 
 
 @dataclass(eq=False, slots=True)
@@ -32,6 +37,15 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
+class Original:
+    """A picture to begin from. `made` [1, height, width] is 1 where the latent is to be made up; None: everywhere."""
+
+    latent: Array
+    strength: float = 1.0  # share of the way that is gone again
+    made: Array | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Painting:
     """One picture to be made. `shape` is its latent's, `pixels` are its own."""
 
@@ -43,7 +57,8 @@ class Painting:
     without: Condition | None = None  # what it is guided away from; None: it is not guided
     seed: int = 0
     place: int = 0  # among its request's pictures
-    original: Array | None = None  # a latent to begin from instead of noise alone
+    original: Original | None = None
+    given: Array | None = None  # the latent to begin with, instead of noise
     skipped: int = 0  # steps at the beginning that it has no need of
     previews: frozenset[int] = frozenset()  # steps, counted from 1, after which to show what is foretold
 
@@ -62,14 +77,41 @@ class Painting:
         """Pixel-steps of all evaluations."""
         return self.pixel_steps * (len(self.plan.stages) - self.first)
 
+    @property
+    def steps(self) -> int:
+        """Steps of the whole way, those that are skipped among them."""
+        return self.plan.stages[-1].step + 1
+
     def begin(self) -> Array:
-        """The latent of the first stage: a function of the seed and the place alone."""
-        drawn = noise(self.seed, self.place, int(np.prod(self.shape))).reshape(self.shape)
+        """The latent of the first stage: a function of the seed alone."""
+        if self.given is not None:
+            return self.given
         if self.original is None:
-            return np.float32(self.plan.start) * drawn
-        signal, rest = self.plan.stages[self.first].noised
-        mixed: Array = np.float32(signal) * self.original + np.float32(rest) * drawn
+            return np.float32(self.plan.start) * self.noise()
+        return self.noised(self.original, self.first)
+
+    def noise(self) -> Array:
+        """What the seed draws, of the latent's shape."""
+        return noise(self.seed, 0, int(np.prod(self.shape))).reshape(self.shape)
+
+    def noised(self, original: Original, stage: int) -> Array:
+        """The original as it would be at that stage: behind the last one as it is."""
+        if stage == len(self.plan.stages):
+            return original.latent
+        signal, rest = self.plan.stages[stage].noised
+        mixed: Array = np.float32(signal) * original.latent + np.float32(rest) * self.noise()
         return mixed
+
+    def kept(self, latent: Array, stage: int) -> Array:
+        """The latent with what is not to be made up as the original has it there."""
+        original = self.original
+        if original is None or original.made is None:
+            return latent
+        between = (
+            0 < stage < len(self.plan.stages)
+            and self.plan.stages[stage].step == self.plan.stages[stage - 1].step
+        )
+        return latent if between else np.where(original.made > 0, latent, self.noised(original, stage))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +136,12 @@ class Painter:
             raise ValueError(f"{manifest.name} does not make pictures in steps")
         self.image, self.denoise = image, image.denoise
         latent = next(each for each in manifest.graphs["denoise"].inputs if each.role == "latent")
-        self._channels = int(latent.shape[1])
+        each = self.denoise.reduction
+        self.latent = (int(latent.shape[1]), image.height // each, image.width // each)
+        taken = {
+            each.role for name, graph in manifest.graphs.items() if name in GRAPHS for each in graph.inputs
+        }
+        self.distilled = "guidance" in taken  # the model guides itself
 
     def paintings(
         self,
@@ -108,26 +155,32 @@ class Painter:
         solver: str | None = None,
         size: tuple[int, int] | None = None,
         previews: int = 0,
+        original: Original | None = None,
     ) -> list[Painting]:
-        """One for each picture. `without` is needed where there is guidance; `previews` are spread over the steps.
+        """One for each picture, of consecutive seeds.
 
-        Raises BadRequest.
+        `without` is needed where there is guidance; `previews` are spread over the steps that are taken. Raises BadRequest.
         """
-        scale = self._guidance(guidance)
+        scale = self.guidance(guidance)
         plan = plan_of(self.denoise, self._solver(solver), self._steps(steps))
-        width, height = self._size(size)
+        width, height = self.size(size)
         each = self.denoise.reduction
+        count = plan.stages[-1].step + 1
+        # At least one step is taken: at none of them the picture would come back as it was sent.
+        skipped = 0 if original is None else count - max(1, round(count * original.strength))
         return [
             Painting(
                 plan,
-                (self._channels, height // each, width // each),
+                (self.latent[0], height // each, width // each),
                 width * height,
                 condition,
                 scale,
-                None if scale == 1 else without,
-                seed,
+                None if scale == 1 or self.distilled else without,
+                (seed + place) % SEEDS,
                 place,
-                previews=spread(previews, plan.stages[-1].step + 1),
+                original=original,
+                skipped=skipped,
+                previews=frozenset(skipped + step for step in spread(previews, count - skipped)),
             )
             for place in range(n)
         ]
@@ -152,7 +205,8 @@ class Painter:
             raise BadRequest(f"This model takes 1 to {most} steps.", code="invalid_steps", param="steps")
         return steps
 
-    def _guidance(self, guidance: float | None) -> float:
+    def guidance(self, guidance: float | None) -> float:
+        """The scale that is asked for, or the model's own. Raises BadRequest."""
         most = self.denoise.most_guidance
         guidance = self.denoise.guidance if guidance is None else guidance
         if not 1 <= guidance <= most:  # NaN is not either
@@ -166,7 +220,8 @@ class Painter:
             raise BadRequest(f"This model is solved by {known}.", code="invalid_solver", param="solver")
         return solver or self.denoise.solvers[0]
 
-    def _size(self, size: tuple[int, int] | None) -> tuple[int, int]:
+    def size(self, size: tuple[int, int] | None) -> tuple[int, int]:
+        """Width and height that are asked for, or the model's own. Raises BadRequest."""
         sizes = self._sizes()
         if size is not None and size not in sizes:
             known = ", ".join(f"{width}x{height}" for width, height in sizes)
@@ -179,8 +234,7 @@ def plan_of(denoise: Denoise, solver: str, steps: int) -> Plan:
     """The stages of a model's picture."""
     betas = denoise.betas
     if betas is None:
-        spacing: grids.FlowSpacing = "trained" if denoise.spacing == "trained" else "even"
-        levels = grids.flow_levels(steps, spacing=spacing, shift=denoise.shift)
+        levels = _levels(denoise, steps)
         return solvers.flow_heun(levels) if solver == "heun" else solvers.flow_euler(levels)
     alphas = grids.cumulative_alphas(
         betas.schedule, betas.start, betas.end, betas.trained, zero_snr=betas.zero_snr
@@ -199,6 +253,18 @@ def plan_of(denoise: Denoise, solver: str, steps: int) -> Plan:
         )
     solve = solvers.dpm if solver == "dpm" else solvers.euler
     return solve(alphas, steps, prediction, spacing=times, offset=offset)
+
+
+def plan_back(denoise: Denoise) -> Plan:
+    """The stages of a picture's way back to its noise, over the levels of the model's own steps. Raises BadRequest."""
+    if denoise.betas is not None:
+        raise BadRequest("Only a flow's latents can be found.", code="task_not_supported", param="model")
+    return solvers.flow_back(_levels(denoise, denoise.steps), _ROUNDS)
+
+
+def _levels(denoise: Denoise, steps: int) -> Array:
+    spacing: grids.FlowSpacing = "trained" if denoise.spacing == "trained" else "even"
+    return grids.flow_levels(steps, spacing=spacing, shift=denoise.shift)
 
 
 def spread(previews: int, steps: int) -> frozenset[int]:

@@ -79,6 +79,29 @@ def flow_heun(levels: Array) -> Plan:
     return Plan(tuple(stages))
 
 
+def flow_back(levels: Array, rounds: int) -> Plan:
+    """From data to the noise that Euler's steps over these levels lead to it from.
+
+    Where such a step came from is the fixed point of a step back, found in so many `rounds`.
+    """
+    stages: list[Stage] = []
+    for step, (following, level) in enumerate(pairwise(levels.tolist()[::-1])):
+        length = following - level
+        for turn in range(rounds):
+            again = turn > 0
+            last = turn == rounds - 1
+            stages.append(
+                _flow(
+                    step,
+                    level,
+                    output=length,
+                    memory=-length if again else 0.0,
+                    keeps=None if last else "output",
+                )
+            )
+    return Plan(tuple(stages))
+
+
 def _flow(
     step: int, level: float, *, output: float, memory: float = 0.0, keeps: Literal["output"] | None = None
 ) -> Stage:

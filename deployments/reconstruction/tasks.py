@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.errors import BadRequest
+from deployments.items import Items, vector
+from deployments.latents import between
 from deployments.messages import (
     Array,
     Decode,
@@ -25,7 +27,6 @@ from deployments.messages import (
 from deployments.oneshot import Result, Task
 from deployments.pictures import encode, heat
 from deployments.randomness import noise
-from deployments.reconstruction.items import Items, vector
 from model_store.manifest import Manifest, Scoring
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -128,9 +129,8 @@ class Autoencoding:
 
     def interpolate(self, request: Interpolate, start: Floats, end: Floats) -> list[Task]:
         """One task a step, both ends included."""
-        path = np.linspace(0, 1, request.steps).tolist()
-        between = _slerp if request.mode == "slerp" else _linear
-        return [self._decoding(between(start, end, t), i) for i, t in enumerate(path)]
+        path = between(start, end, request.steps, request.mode)
+        return [self._decoding(latent, place) for place, latent in enumerate(path)]
 
     def _tasks(self, items: Sequence[Item], outputs: tuple[str, ...], seed: int | None) -> list[Task]:
         return [
@@ -219,21 +219,6 @@ class Autoencoding:
             values = result["output"]
             outputs.append(Output(image=encode(values)) if pictures else Output(array=_array(values)))
         return tuple(outputs)
-
-
-def _linear(start: Floats, end: Floats, t: float) -> Floats:
-    return (1 - t) * start + t * end
-
-
-def _slerp(start: Floats, end: Floats, t: float) -> Floats:
-    """Along the great circle (Shoemake 1985); straight where the ends are (nearly) parallel or one is zero."""
-    length = float(np.linalg.norm(start)) * float(np.linalg.norm(end))
-    cosine = float(np.dot(start, end)) / length if length > 0 else 1.0
-    angle = math.acos(max(-1.0, min(1.0, cosine)))
-    if math.sin(angle) < 1e-6:
-        return _linear(start, end, t)
-    # The quotients first: they are exactly 1 and 0 at the ends.
-    return math.sin((1 - t) * angle) / math.sin(angle) * start + math.sin(t * angle) / math.sin(angle) * end
 
 
 def _check_finite(result: Result, param: str | None) -> None:

@@ -73,7 +73,7 @@ async def test_a_line_of_pictures_is_bounded_in_pixel_steps(tmp_path: Path) -> N
     assert isinstance(model, FlowModel)
 
     def submit(**asked: Any) -> None:
-        works = model.painter.paintings(Condition({}), **asked)
+        works = model.requests._painter.paintings(Condition({}), **asked)
         model.engine.submit(works, costs=[work.cost for work in works])
 
     for _ in range(3):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -163,10 +164,12 @@ async def test_pictures_are_drawn(open_tiny: OpenStudio) -> None:
     shades = [brightness(output.image) for output in reply.outputs]
     assert all(1 / 3 < shade < 2 / 3 for shade in shades)
     assert len(set(shades)) == 3
-    assert [output.seed for output in reply.outputs] == [5, 5, 5]
-    assert opened.value("images_total", model="tiny-gan") == 3
+    assert [output.seed for output in reply.outputs] == [5, 6, 7]
+    third = await opened.studio.call(replace(request, n=1, seed=7))
+    assert third.outputs[0].image == reply.outputs[2].image
+    assert opened.value("images_total", model="tiny-gan") == 4
     assert opened.value("items_total", model="tiny-gan") == 0
-    assert opened.value("encode_seconds_count", model="tiny-gan") == 1
+    assert opened.value("encode_seconds_count", model="tiny-gan") == 2
 
 
 async def test_a_vae_draws_without_a_prompt(open_tiny: OpenStudio) -> None:

@@ -22,6 +22,7 @@ from deployments.messages import (
     Interpolate,
     Item,
     Output,
+    Picture,
     Reconstruct,
     Reply,
     Request,
@@ -134,6 +135,22 @@ class Models:
             )
         return tuple(rows[row] for row in sorted(rows))
 
+    async def pictures(self, request: Draw) -> AsyncGenerator[Picture, None]:
+        """Each in two steps; a preview after the first where previews are wanted."""
+        self.seen.append(request)
+        self.open_streams += 1
+        try:
+            for place in range(request.n):
+                self._fail()
+                if request.previews:
+                    yield Picture(place, PNG + b"?", request.seed + place, 1, 2, final=False)
+                await asyncio.sleep(self.delay_seconds)
+                usage = Usage(prompt_tokens=3 if place + 1 == request.n else 0)
+                yield Picture(place, PNG + bytes([place]), request.seed + place, 2, 2, usage=usage)
+        finally:
+            self.open_streams -= 1
+            self.closed.set()
+
     def _finished(self, request: Complete, delta: TextDelta) -> TextDelta:
         said = None if self.says is None else len(self.says)
         return replace(delta, usage=usage_of(request, said), timings=TIMINGS, version="3")
@@ -166,7 +183,7 @@ def _values(item: Item) -> list[float]:
 def _outputs(request: Request) -> list[Output]:
     match request:
         case Draw():
-            return [Output(image=PNG + bytes([i]), seed=request.seed) for i in range(request.n)]
+            return [Output(image=PNG + bytes([i]), seed=request.seed + i) for i in range(request.n)]
         case Decode():
             return [Output(array=_array(list(latent))) for latent in request.latents]
         case Interpolate():

@@ -2,14 +2,19 @@
 
 import time
 from binascii import b2a_base64
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
 
 from deployments.errors import BadRequest, ModelFault
-from deployments.messages import Draw, ModelClient
-from service.answers import Answer, json_answer
+from deployments.messages import Card, Draw, ModelClient, Picture, Source, Usage
+from service.answers import Answer, beside, json_answer
 from service.call import Call
 from service.catalogue import Catalogue
-from service.openai.schemas.images import ImageRequest
+from service.openai.schemas.images import ImageRequest, Rendering
 from service.openai.seeds import draw_seed
+from service.principal import principal_of
+from service.sse import Events
 
 
 class Images:
@@ -20,9 +25,19 @@ class Images:
         self._catalogue = catalogue
 
     async def generations(self, call: Call, body: ImageRequest) -> Answer:
-        """Draw pictures of a class, or of whatever the model draws."""
-        await self._catalogue.able(call, body.model, "generate_image")
-        request = _message(call, body)
+        """Draw pictures of what a prompt says, of a class, or of whatever the model draws."""
+        card = await self._catalogue.able(call, body.model, "generate_image")
+        return await self._drawn(call, card, body, _message(call, body, body.prompt), "image_generation")
+
+    async def _drawn(self, call: Call, card: Card, body: Rendering, request: Draw, event: str) -> Answer:
+        call.version = card.version
+        frame = {
+            "output_format": body.output_format,
+            "size": str(card.limits.get("size", "auto")) if body.size == "auto" else body.size,
+            "background": body.background,
+        }
+        if body.stream:
+            return Events(_events(call, self._models.pictures(request), event, frame))
         reply = await self._models.call(request)
         call.version, call.timings = reply.version, reply.timings
         data = []
@@ -31,21 +46,51 @@ class Images:
                 raise ModelFault("The model drew no picture.")
             data.append(
                 {
-                    "b64_json": b2a_base64(output.image, newline=False).decode(),
-                    "seed": request.seed,
+                    "b64_json": await _base64(output.image),
+                    "seed": output.seed,
                     "steps": output.steps,
+                    "version": reply.version,
                 }
             )
-        fields = {
-            "created": int(time.time()),
-            "data": data,
-            "output_format": body.output_format,
-            "size": body.size,
-        }
-        return json_answer(fields)
+        return json_answer({"created": int(time.time()), "data": data, **frame, "usage": _usage(reply.usage)})
 
 
-def _message(call: Call, body: ImageRequest) -> Draw:
+async def _events(
+    call: Call, source: AsyncGenerator[Picture, None], event: str, frame: dict[str, Any]
+) -> AsyncGenerator[list[dict[str, Any]], None]:
+    shown: dict[int, int] = {}  # previews of each picture
+    created = int(time.time())
+    async with aclosing(source):
+        async for picture in source:
+            fields = {
+                "type": f"{event}.completed" if picture.final else f"{event}.partial_image",
+                "index": picture.place,
+                "b64_json": await _base64(picture.image),
+                "created_at": created,
+                "quality": "auto",
+                **frame,
+                "seed": picture.seed,
+                "step": picture.step,
+                "steps": picture.steps,
+            }
+            if picture.final:
+                fields |= {"version": call.version, "usage": _usage(picture.usage)}
+            else:
+                fields["partial_image_index"] = shown.get(picture.place, 0)
+                shown[picture.place] = shown.get(picture.place, 0) + 1
+            yield [fields]
+
+
+async def _base64(image: bytes) -> str:
+    return await beside(len(image), lambda: b2a_base64(image, newline=False).decode())
+
+
+def _usage(usage: Usage) -> dict[str, int]:
+    tokens = usage.prompt_tokens
+    return {"input_tokens": tokens, "output_tokens": 0, "total_tokens": tokens}
+
+
+def _message(call: Call, body: Rendering, prompt: str, source: Source | None = None) -> Draw:
     compression = body.output_compression
     if body.output_format == "png" and compression not in (None, 100):
         raise BadRequest(
@@ -54,12 +99,21 @@ def _message(call: Call, body: ImageRequest) -> Draw:
     width, _, height = body.size.partition("x")
     return Draw(
         model=body.model,
-        prompt=body.prompt or None,
+        prompt=prompt or None,
         request_id=call.id,
         n=body.n,
         seed=draw_seed() if body.seed is None else body.seed,
         size=(int(width), int(height)) if height else None,
+        steps=body.steps,
+        guidance=body.guidance_scale,
+        negative=body.negative_prompt or None,
+        solver=body.solver,
+        source=source,
+        previews=body.partial_images,
         format=body.output_format,
         quality=90 if compression is None else compression,
+        background=body.background,
         timeout_seconds=call.timeout_seconds,
+        principal=principal_of(call.fields),
+        priority=body.priority,
     )

@@ -79,6 +79,7 @@ class Items:
         request = Encode(
             model=body.model,
             items=read_items(body.input),
+            prompt=body.prompt or None,
             request_id=call.id,
             timeout_seconds=call.timeout_seconds,
         )
@@ -92,6 +93,7 @@ class Items:
         request = Decode(
             model=body.model,
             latents=tuple(body.latents),
+            prompt=body.prompt or None,
             request_id=call.id,
             timeout_seconds=call.timeout_seconds,
         )
@@ -107,6 +109,7 @@ class Items:
             end=_end(body.to, "to"),
             steps=body.steps,
             mode=body.mode,
+            prompt=body.prompt or None,
             request_id=call.id,
             timeout_seconds=call.timeout_seconds,
         )

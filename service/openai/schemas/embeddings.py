@@ -4,9 +4,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, StringConstraints, Tag
 
-from service.openai.schemas.fields import Body, Wire, example
+from service.openai.schemas.fields import Body, Priority, Wire, example
 from service.openai.schemas.limits import few, fits
-from service.openai.schemas.sampling import Priority
 from service.openai.schemas.text import Ids, prompt_form
 
 MAX_INPUTS: Final = 2048

@@ -123,6 +123,9 @@ ModelName = Annotated[
     Field(description="Name of a model, from `GET /v1/models`."),
 ]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Priority = Annotated[
+    int, Field(ge=-1000, le=1000, description="Of one key's waiting requests the lowest goes first.")
+]
 Short = Annotated[str, StringConstraints(max_length=64)]
 
 Moderation = Annotated[

@@ -1,40 +1,99 @@
-"""`/v1/images/generations` on the wire."""
+"""`/v1/images/...` on the wire: requests, answers, and the events of streams."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
-from service.openai.schemas.fields import Body, Neutral, Seed, Wire, example
+from service.openai.schemas.fields import Body, Neutral, Priority, Seed, Wire, example
+
+Format = Literal["png", "jpeg", "webp"]
+Background = Literal["auto", "transparent", "opaque"]
 
 
-class ImageRequest(Body):
-    """Draw `n` pictures."""
+def _in_the_answer(form: str) -> str:
+    if form != "b64_json":
+        raise PydanticCustomError(
+            "invalid_value", "pictures are sent in the answer, as 'b64_json': nothing is kept to link to"
+        )
+    return form
 
-    model_config = example(model="fashion-gan", prompt="Sneaker", n=4, seed=1)
 
-    prompt: Annotated[
-        str, Field(max_length=32_000, description="A class name, where the model has classes; else empty.")
-    ] = ""
+class Rendering(Body):
+    """How pictures are made and sent, from whatever they begin."""
+
     n: Annotated[int, Field(ge=1, le=10, description="Pictures.")] = 1
     seed: Annotated[
-        Seed | None, Field(description="Same seed, same pictures. Absent: drawn, and reported.")
+        Seed | None,
+        Field(
+            description="Of the first picture; the second has the seed behind it, and so on. Same seed, same bytes. "
+            "Absent: drawn, and reported."
+        ),
     ] = None
     size: Annotated[
         str,
         StringConstraints(pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$"),
         Field(description="`WIDTHxHEIGHT` in pixels; `auto`: the model's own."),
     ] = "auto"
-    output_format: Literal["png", "jpeg", "webp"] = "png"
+    steps: Annotated[
+        int | None, Field(ge=1, le=1000, description="Steps from noise to picture. Absent: the model's own.")
+    ] = None
+    guidance_scale: Annotated[
+        float | None, Field(ge=1, le=100, description="How far to go where the prompt leads; 1: no further.")
+    ] = None
+    negative_prompt: Annotated[
+        str,
+        Field(max_length=32_000, description="What to keep away from, where the guidance scale is above 1."),
+    ] = ""
+    solver: Annotated[
+        str | None,
+        Field(
+            max_length=32,
+            description="One of the model's: `euler`, `heun`, `ddim`, `dpm`. Absent: its first.",
+        ),
+    ] = None
+    output_format: Format = "png"
     output_compression: Annotated[
         int | None, Field(ge=0, le=100, description="Quality of JPEG and WebP, 100 best. Absent: 90.")
     ] = None
-    response_format: Annotated[Literal["b64_json"], Field(description="Links are not made.")] = "b64_json"
-    # OpenAI's, not here yet.
-    stream: Annotated[Any, Neutral((False,))] = None
-    partial_images: Annotated[Any, Neutral((0,))] = None
-    background: Annotated[Any, Neutral(("auto", "opaque"))] = None
+    background: Annotated[
+        Background, Field(description="`opaque`: on white, where the model draws transparency.")
+    ] = "auto"
+    stream: Annotated[bool, Field(description="Send each picture as an event as soon as it is ready.")] = (
+        False
+    )
+    partial_images: Annotated[
+        int, Field(ge=0, le=3, description="Of a stream: previews of each picture on its way.")
+    ] = 0
+    priority: Priority = 0
+    response_format: Annotated[
+        str,
+        StringConstraints(max_length=32),
+        AfterValidator(_in_the_answer),
+        Field(description="Links are not made.", json_schema_extra={"enum": ["b64_json"]}),
+    ] = "b64_json"
     quality: Annotated[Any, Neutral(("auto", "standard"))] = None
     style: Annotated[Any, Neutral(())] = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.partial_images and not self.stream:
+            raise PydanticCustomError("invalid_value", "'partial_images' needs 'stream'")
+        return self
+
+
+class ImageRequest(Rendering):
+    """Draw `n` pictures."""
+
+    model_config = example(model="fashion-gan", prompt="Sneaker", n=4, seed=1)
+
+    prompt: Annotated[
+        str,
+        Field(
+            max_length=32_000,
+            description="What to draw: words where the model reads them, a class name where it has classes, else empty.",
+        ),
+    ] = ""
 
 
 class ImageEntry(Wire):
@@ -43,6 +102,15 @@ class ImageEntry(Wire):
     b64_json: str
     seed: int
     steps: int
+    version: str
+
+
+class ImageUsage(Wire):
+    """Tokens of the prompts, as far as the model reads words; pictures are counted by `Server-Timing` and metrics."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
 
 
 class ImageList(Wire):
@@ -50,5 +118,31 @@ class ImageList(Wire):
 
     created: int
     data: list[ImageEntry]
-    output_format: Literal["png", "jpeg", "webp"]
+    output_format: Format
     size: str
+    background: Background
+    usage: ImageUsage
+
+
+class ImageEvent(Wire):
+    """One event of a stream: a preview after `step` of `steps`, or a picture."""
+
+    type: Literal[
+        "image_generation.partial_image",
+        "image_generation.completed",
+        "image_edit.partial_image",
+        "image_edit.completed",
+    ]
+    index: int
+    b64_json: str
+    created_at: int
+    size: str
+    quality: Literal["auto"]
+    background: Background
+    output_format: Format
+    seed: int
+    step: int
+    steps: int
+    partial_image_index: int | None = None
+    version: str | None = None
+    usage: ImageUsage | None = None

@@ -91,12 +91,19 @@ class AnomalyRequest(Body):
     seed: DeterminedSeed = None
 
 
+Prompt = Annotated[
+    str,
+    Field(max_length=32_000, description="Of models that draw by words or classes: the latent's condition."),
+]
+
+
 class EncodeRequest(Body):
     """Find each item's latent vector."""
 
     model_config = example(model="fashion-vae", input=[PICTURE])
 
     input: Items
+    prompt: Prompt = ""
 
 
 class DecodeRequest(Body):
@@ -105,6 +112,7 @@ class DecodeRequest(Body):
     model_config = example(model="fashion-vae", latents=[[0.0] * 16])
 
     latents: Annotated[list[Vector], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)]
+    prompt: Prompt = ""
 
 
 class InterpolateRequest(Body):
@@ -116,6 +124,7 @@ class InterpolateRequest(Body):
     to: End
     steps: Annotated[int, Field(ge=2, le=MAX_STEPS)] = 8
     mode: Literal["linear", "slerp"] = "linear"
+    prompt: Prompt = ""
 
 
 class TensorOut(Wire):

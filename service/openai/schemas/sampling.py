@@ -13,7 +13,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from service.openai.schemas.fields import Body, Neutral, Nullable, Seed, Short
+from service.openai.schemas.fields import Body, Neutral, Nullable, Priority, Seed, Short
 from service.openai.schemas.limits import MAX_SCHEMA_BYTES, MAX_SCHEMA_DEPTH, MAX_TOKEN_ID, bounded
 
 MAX_CHOICES: Final = 8
@@ -53,9 +53,6 @@ Bias = Annotated[
         default_factory=dict,
     ),
     AfterValidator(_ids),
-]
-Priority = Annotated[
-    int, Field(ge=-1000, le=1000, description="Of one key's waiting requests the lowest goes first.")
 ]
 Schema = Annotated[
     dict[str, Any],

@@ -77,7 +77,7 @@ class Easel:
     def by_hand(self, work: Painting) -> Array:
         """The same picture by a loop around the graph, a row a run."""
         latent, memory = work.begin(), None
-        for stage in work.plan.stages[work.first :]:
+        for place, stage in enumerate(work.plan.stages[work.first :], work.first + 1):
             answers = []
             for condition in (work.condition, work.without):
                 if condition is not None:
@@ -95,6 +95,7 @@ class Easel:
             if len(answers) == 2:
                 output = answers[1] + np.float32(work.guidance) * (answers[0] - answers[1])
             latent, memory = advance(stage, latent, output, memory)
+            latent = work.kept(latent, place)
         return latent
 
 

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from deployments.config import HostConfig
 from deployments.errors import BadRequest, ModelFault, StepFailed
 from deployments.image.flow import Shapes, _Batches
-from deployments.image.painting import Condition
+from deployments.image.painting import Condition, Original
 from deployments.messages import Tokenize
 from deployments.metrics import Metrics
 from deployments.studio import open_studio
@@ -241,7 +241,7 @@ async def test_a_picture_may_begin_from_another(easel: OpenEasel, name: str, ski
     original = np.full((3, 8, 8), 0.5, np.float32)
     for solver in model.painter.denoise.solvers:
         (plain,) = model.request(steps=6, solver=solver, seed=2)
-        work = replace(plain, original=original, skipped=skipped)
+        work = replace(plain, original=Original(original), skipped=skipped)
         runs = model.value("step_seconds_count")
         ((latent,),) = await model.paint([work])
         assert model.value("step_seconds_count") - runs == work.cost / 64
@@ -359,7 +359,7 @@ async def test_a_failed_run_ends_its_rows_and_nobody_elses(easel: OpenEasel) -> 
 async def test_numbers_that_are_not_finite_are_no_picture(easel: OpenEasel) -> None:
     model = easel()
     (work,) = model.request(steps=2)
-    bad = replace(work, original=np.full((3, 8, 8), np.nan, np.float32))
+    bad = replace(work, given=np.full((3, 8, 8), np.nan, np.float32))
     good, _ = model.submit(model.request(steps=3, seed=1))
     ticket, _ = model.submit([bad])
     while model.busy:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from deployments.errors import BadRequest
+from deployments.items import Items, tensor, vector
 from deployments.messages import ImageItem, TensorItem
 from deployments.pictures import encode
-from deployments.reconstruction.items import Items, tensor, vector
 from model_store.imaging import Image
 
 SHAPE = (1, 2, 3)
