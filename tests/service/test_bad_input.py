@@ -211,7 +211,7 @@ FIELDS: list[tuple[str, str, dict[str, Any], str]] = [
     ("B64 size 512", "images/generations", {"size": "512"}, "size"),
     ("B64 n 11", "images/generations", {"n": 11}, "n"),
     ("B64 steps", "images/generations", {"steps": 10**6}, "steps"),
-    ("B64 guidance", "images/generations", {"guidance_scale": 1.5}, "guidance_scale"),
+    ("B64 guidance", "images/generations", {"guidance_scale": 0.5}, "guidance_scale"),
     ("B64 url", "images/generations", {"response_format": "url"}, "response_format"),
     ("B55 257 items", "anomalies", {"input": [{"tensor": {"data": [1]}}] * 257}, "input"),
     ("B50 a URL", "anomalies", {"input": [{"image": "http://169.254.169.254/"}]}, "input[0].image"),

@@ -96,6 +96,8 @@ def _message(call: Call, body: Rendering, prompt: str, source: Source | None = N
         raise BadRequest(
             "PNG is lossless: 'output_compression' is for jpeg and webp.", param="output_compression"
         )
+    if body.partial_images and not body.stream:
+        raise BadRequest("Previews are part of a stream: set 'stream'.", param="partial_images")
     width, _, height = body.size.partition("x")
     return Draw(
         model=body.model,

@@ -1,8 +1,8 @@
 """`/v1/images/...` on the wire: requests, answers, and the events of streams."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from service.openai.schemas.fields import Body, Neutral, Priority, Seed, Wire, example
@@ -74,12 +74,6 @@ class Rendering(Body):
     ] = "b64_json"
     quality: Annotated[Any, Neutral(("auto", "standard"))] = None
     style: Annotated[Any, Neutral(())] = None
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        if self.partial_images and not self.stream:
-            raise PydanticCustomError("invalid_value", "'partial_images' needs 'stream'")
-        return self
 
 
 class ImageRequest(Rendering):

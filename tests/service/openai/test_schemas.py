@@ -52,6 +52,11 @@ REQUESTS: list[tuple[type[Body], str, dict[str, Any], dict[str, Any]]] = [
             "response_format": "url",
             "stream": True,
             "partial_images": 1,
+            "steps": 9,
+            "guidance_scale": 2.0,
+            "negative_prompt": "Bag",
+            "solver": "heun",
+            "priority": 3,
             "background": "transparent",
             "quality": "hd",
             "style": "vivid",
@@ -69,13 +74,23 @@ REQUESTS: list[tuple[type[Body], str, dict[str, Any], dict[str, Any]]] = [
         {"model": "mirror", "input": [ITEM]},
         {"input": [OTHER], "return": ["latent"], "seed": 1},
     ),
-    (EncodeRequest, "latents/encode", {"model": "mirror", "input": [ITEM]}, {"input": [OTHER]}),
-    (DecodeRequest, "latents/decode", {"model": "mirror", "latents": [[0.5]]}, {"latents": [[1.5]]}),
+    (
+        EncodeRequest,
+        "latents/encode",
+        {"model": "mirror", "input": [ITEM]},
+        {"input": [OTHER], "prompt": "Bag"},
+    ),
+    (
+        DecodeRequest,
+        "latents/decode",
+        {"model": "mirror", "latents": [[0.5]]},
+        {"latents": [[1.5]], "prompt": "Bag"},
+    ),
     (
         InterpolateRequest,
         "latents/interpolate",
         {"model": "mirror", "from": [0.5], "to": [1.5]},
-        {"from": [0.0], "to": [0.0], "steps": 3, "mode": "slerp"},
+        {"from": [0.0], "to": [0.0], "steps": 3, "mode": "slerp", "prompt": "Bag"},
     ),
 ]
 PARTS: list[tuple[type[BaseModel], dict[str, Any], dict[str, Any]]] = [

@@ -58,7 +58,21 @@ async def test_pictures(client: openai.AsyncOpenAI) -> None:
     )  # fmt: skip
     assert answer.data is not None
     assert [base64.b64decode(image.b64_json or "") for image in answer.data] == [PNG + b"\x00", PNG + b"\x01"]
-    assert answer.data[0].model_extra == {"seed": 5, "steps": 1}
+    assert answer.data[0].model_extra == {"seed": 5, "steps": 1, "version": "3"}
+    assert (answer.size, answer.output_format) == ("auto", "jpeg")
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == 0
+
+
+async def test_pictures_as_they_come(client: openai.AsyncOpenAI) -> None:
+    stream = await client.images.generate(
+        model="painter", prompt="Coat", stream=True, partial_images=1, extra_body={"seed": 5}
+    )
+    partial, completed = [event async for event in stream]
+    assert partial.type == "image_generation.partial_image"
+    assert (partial.partial_image_index, base64.b64decode(partial.b64_json)) == (0, PNG + b"?")
+    assert completed.type == "image_generation.completed"
+    assert (completed.usage.total_tokens, base64.b64decode(completed.b64_json)) == (3, PNG + b"\x00")
 
 
 async def test_errors_are_the_clients_own_classes(client: openai.AsyncOpenAI, models: Models) -> None:
