@@ -6,6 +6,7 @@ Knows graphs and arrays, not what the arrays mean.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -27,8 +28,12 @@ class Task:
 
 
 Result = dict[str, Array]
+Sizes: TypeAlias = tuple[int, ...]
 Done = tuple[int, Result]  # the task's place, its outputs by role
 TaskRow = Row[Task, Done]
+
+# Buckets whose memory is kept, of a graph whose rows vary in shape.
+_SHAPES: Final = 16
 
 
 def buckets(limit: int) -> list[int]:
@@ -71,15 +76,20 @@ class OneShot:
         """Run every row to its end, rows of one graph together."""
         events: list[tuple[TaskRow, Done]] = []
         for key, batches in self._graphs.items():
-            group = [row for row in rows if row.work.graph == key and not row.leaving]
-            if group:
-                events.extend(self._run(key, batches, group))
+            groups: dict[Sizes, list[TaskRow]] = {}
+            for row in rows:
+                if row.work.graph == key and not row.leaving:
+                    groups.setdefault(batches.sizes(row.work), []).append(row)
+            for sizes, group in groups.items():
+                events.extend(self._run(key, batches, group, sizes))
         return events
 
-    def _run(self, key: str, batches: "_Batches", group: Sequence[TaskRow]) -> list[tuple[TaskRow, Done]]:
+    def _run(
+        self, key: str, batches: "_Batches", group: Sequence[TaskRow], sizes: Sizes
+    ) -> list[tuple[TaskRow, Done]]:
         size = next(size for size in self._sizes if size >= len(group))
         began = self._clock()
-        results = batches.run([row.work for row in group], size)
+        results = batches.run([row.work for row in group], size, sizes)
         self._step_seconds[key].observe(self._clock() - began)
         self._batch_rows[key].observe(len(group))
         for row in group:
@@ -88,17 +98,31 @@ class OneShot:
 
 
 class _Batches:
-    """One graph's arrays and IO bindings, a set for each bucket."""
+    """One graph's arrays and IO bindings, a set for each bucket and, where more than the batch varies, for each shape of rows."""
 
     def __init__(self, graph: Graph, session: Session) -> None:
         self._graph = graph
         self._session = session
-        self._bound: dict[int, tuple[dict[str, Array], dict[str, Array], Binding]] = {}
-        self._bucket(1)  # what cannot be bound is refused when the model is loaded
+        self._bound: dict[tuple[int, Sizes], tuple[dict[str, Array], dict[str, Array], Binding]] = {}
+        self._varying = {
+            size: (tensor.role, place)
+            for tensor in graph.inputs
+            for place, size in enumerate(tensor.shape[1:])
+            if isinstance(size, str)
+        }
+        for size in {size for tensor in graph.outputs for size in tensor.shape[1:]}:
+            if isinstance(size, str) and size not in self._varying:
+                raise BrokenGraph(f"no input has the size {size!r} of an output")
+        if not self._varying:
+            self._bucket(1, ())  # what cannot be bound is refused when the model is loaded
 
-    def run(self, tasks: Sequence[Task], size: int) -> list[Result]:
+    def sizes(self, task: Task) -> Sizes:
+        """What of the graph's shapes varies, as this task has it."""
+        return tuple(task.feeds[role].shape[place] for role, place in self._varying.values())
+
+    def run(self, tasks: Sequence[Task], size: int, sizes: Sizes) -> list[Result]:
         """Results in order. Rows of padding compute on what the last run left there."""
-        inputs, outputs, binding = self._bucket(size)
+        inputs, outputs, binding = self._bucket(size, sizes)
         for role, array in inputs.items():
             for place, task in enumerate(tasks):
                 array[place] = task.feeds[role]
@@ -107,25 +131,23 @@ class _Batches:
             {role: outputs[role][place].copy() for role in task.outputs} for place, task in enumerate(tasks)
         ]
 
-    def _bucket(self, size: int) -> tuple[dict[str, Array], dict[str, Array], Binding]:
-        if size not in self._bound:
-            inputs: dict[str, Array] = {
-                t.role: np.zeros((size, *_fixed(t.shape)), t.dtype) for t in self._graph.inputs
-            }
-            outputs: dict[str, Array] = {
-                t.role: np.zeros((size, *_fixed(t.shape)), t.dtype) for t in self._graph.outputs
-            }
+    def _bucket(self, size: int, sizes: Sizes) -> tuple[dict[str, Array], dict[str, Array], Binding]:
+        if (size, sizes) not in self._bound:
+            if self._varying and len(self._bound) == _SHAPES:
+                del self._bound[next(iter(self._bound))]
+            known = dict(zip(self._varying, sizes, strict=True))
+            inputs, outputs = (
+                {t.role: np.zeros((size, *_shape(t.shape, known)), t.dtype) for t in tensors}
+                for tensors in (self._graph.inputs, self._graph.outputs)
+            )
             binding = self._session.bind(
                 {t.name: inputs[t.role] for t in self._graph.inputs},
                 {t.name: outputs[t.role] for t in self._graph.outputs},
             )
-            self._bound[size] = inputs, outputs, binding
-        return self._bound[size]
+            self._bound[size, sizes] = inputs, outputs, binding
+        return self._bound[size, sizes]
 
 
-def _fixed(shape: tuple[int | str, ...]) -> tuple[int, ...]:
-    """Sizes behind the batch dimension. Raises BrokenGraph where one varies: such a graph has no buckets."""
-    sizes = tuple(size for size in shape[1:] if isinstance(size, int))
-    if len(sizes) != len(shape) - 1:
-        raise BrokenGraph(f"only the batch may vary in a graph of one step, not {list(shape)}")
-    return sizes
+def _shape(shape: tuple[int | str, ...], known: Mapping[str, int]) -> tuple[int, ...]:
+    """Sizes behind the batch dimension."""
+    return tuple(size if isinstance(size, int) else known[size] for size in shape[1:])

@@ -16,6 +16,7 @@ from deployments.rows import BACKLOG, Ticket
 from model_store.errors import BrokenGraph
 from model_store.session import open_graph
 from model_store.store import Store
+from tests.edits import editor
 
 
 class Bench:
@@ -196,12 +197,40 @@ async def test_nothing_waits_for_others_to_come(tiny: Path) -> None:
         model.engine.stop()
 
 
-def test_a_graph_of_varying_size_is_refused_when_it_is_loaded(tiny: Path) -> None:
+async def test_rows_of_like_shapes_share_a_run(tmp_path: Path) -> None:
+    editor(tmp_path)
+    bench = Bench(tmp_path, "tiny-edit", 8)
+
+    def task(height: int, width: int) -> Task:
+        picture = np.full((3, height, width), height / 100 + width / 1000, np.float32)
+        feeds = {"input": picture, "task": np.array(0), "mask": np.zeros((1, height, width), np.float32)}
+        return Task("edit", feeds, ("output",))
+
+    sizes = [(8, 8), (4, 6), (8, 8), (4, 6), (6, 4)]
+    answers = await bench.run(*([task(*size)] for size in sizes))
+    for size, ((answer),) in zip(sizes, answers, strict=True):
+        assert (answer["output"] == task(*size).feeds["input"]).all()
+    assert (bench.value("batch_rows_count", "edit"), bench.value("batch_rows_sum", "edit")) == (3, 5)
+
+
+async def test_memory_of_few_shapes_is_kept(tmp_path: Path) -> None:
+    editor(tmp_path)
+    bench = Bench(tmp_path, "tiny-edit", 1)
+    for side in range(1, 30):
+        picture = np.zeros((3, side, 8), np.float32)
+        feeds = {"input": picture, "task": np.array(0), "mask": np.zeros((1, side, 8), np.float32)}
+        await bench.run([Task("edit", feeds, ("output",))])
+    program = bench.engine.program
+    assert isinstance(program, OneShot)
+    assert len(program._graphs["edit"]._bound) == 16
+
+
+def test_an_output_that_varies_by_itself_is_refused_when_it_is_loaded(tiny: Path) -> None:
     package = Store(str(tiny)).open("tiny-ae")
     graph = package.manifest.graphs["decode"]
     session = open_graph(package, "decode")
     varying = graph.model_copy(
-        update={"inputs": tuple(t.model_copy(update={"shape": ("batch", "length")}) for t in graph.inputs)}
+        update={"outputs": tuple(t.model_copy(update={"shape": ("batch", "length")}) for t in graph.outputs)}
     )
-    with pytest.raises(BrokenGraph, match="only the batch"):
+    with pytest.raises(BrokenGraph, match="no input has the size 'length'"):
         OneShot("m", {"decode": (varying, session)}, Metrics(CollectorRegistry()), max_batch=4)
