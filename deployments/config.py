@@ -85,6 +85,10 @@ class HostConfig(BaseModel):
         description="Tokens that the rows in the waiting line may take (prompt and `max_tokens`), per model; "
         "beyond it 429.",
     )
+    provenance: bool = Field(
+        default=True,
+        description="Whether pictures say of themselves that they are generated, by which model, and from which seed.",
+    )
     max_waiting_pixel_steps: Positive = Field(
         default=1 << 34,
         description="Pixels times steps that the pictures in the waiting line may take, twice where they are guided, per "

@@ -18,7 +18,7 @@ def is_heavy(model: OneShotModel, request: OneShotRequest) -> bool:
     """Whether reading what was sent takes longer than handing it to another thread."""
     match request:
         case Draw():
-            return False
+            return request.source is not None
         case Interpolate():
             sent: Sequence[object] = (request.start, request.end)
         case Decode():

@@ -294,6 +294,7 @@ class Draw:
     version: str | None = None
     n: int = 1
     seed: int = 0
+    seeded: bool = True  # whether who asks has chosen the seed
     size: tuple[int, int] | None = None  # width, height in pixels
     steps: int | None = None
     guidance: float | None = None  # scale; 1: none

@@ -141,6 +141,9 @@ class OneShotModel:
             if image and image.generator and image.noise
             else None
         )
+        self.editing = (
+            Editing(manifest, Files(manifest, image, notes=config.provenance)) if image and image.edit else None
+        )
         self.item_numbers = self.autoencoding.items.numbers if self.autoencoding else 0
         self.limits = _limits(manifest)
 
@@ -171,7 +174,10 @@ class FlowModel:
         prompt = manifest.image.prompt if manifest.image else ()
         tokenizers = {part.tokenizer: package.read(part.tokenizer) for part in prompt}
         self.requests = Requests(
-            manifest, Wording(manifest, tokenizers), Developing(manifest, decode, encode)
+            manifest,
+            Wording(manifest, tokenizers),
+            Developing(manifest, decode, encode),
+            notes=config.provenance,
         )
         self.engine: Engine[Painting, Painted] = Engine(
             manifest.name,

@@ -202,9 +202,12 @@ class Studio:
         model = self._find(request, capability)
         if isinstance(model, FlowModel):
             return await self._gallery.draw(model, request)
-        if not isinstance(model, OneShotModel) or request.source or model.drawing is None:
+        drawing: Drawing | Editing | None = None
+        if isinstance(model, OneShotModel):
+            drawing = model.editing if request.source else model.drawing
+        if drawing is None:
             raise _cannot(model, capability)
-        reply = await self._answer(model, request, model.drawing.prepare, model.drawing.finish)
+        reply = await self._answer(model, request, drawing.prepare, drawing.finish)
         self._metrics.images.labels(request.model).inc(request.n)
         return reply
 

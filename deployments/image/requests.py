@@ -12,6 +12,7 @@ import numpy as np
 
 from deployments.errors import BadRequest
 from deployments.image.developing import Developing
+from deployments.image.files import Files
 from deployments.image.painting import Condition, Original, Painted, Painter, Painting, plan_back
 from deployments.image.wording import Wording
 from deployments.items import Items, vector
@@ -19,7 +20,7 @@ from deployments.latents import between
 from deployments.messages import Array as Numbers
 from deployments.messages import Decode, Draw, Encode, Interpolate, Item, Output, Picture, Source
 from deployments.messages import Numbers as Given
-from deployments.pictures import decode, encode, read_mask
+from deployments.pictures import encode, fitted, read_mask, read_picture
 from model_store.manifest import Manifest
 from model_store.session import Array
 
@@ -41,8 +42,9 @@ class Commission:
 class Requests:
     """Prepares and finishes what is asked of one model."""
 
-    def __init__(self, manifest: Manifest, wording: Wording, developing: Developing) -> None:
+    def __init__(self, manifest: Manifest, wording: Wording, developing: Developing, *, notes: bool) -> None:
         self._painter = Painter(manifest)
+        self._files = Files(manifest, self._painter.image, notes=notes)
         self._wording = wording
         self._developing = developing
         image = self._painter.image
@@ -54,6 +56,7 @@ class Requests:
 
     def draw(self, request: Draw) -> Commission:
         """One painting for each picture. Raises BadRequest."""
+        self._files.check(request)
         size, scale = self._painter.size(request.size), self._painter.guidance(request.guidance)
         condition, tokens = self._wording.condition(request.prompt or "", "prompt", size, scale)
         without, negative = self._without(request, size, scale)
@@ -88,12 +91,13 @@ class Requests:
             raise BadRequest("This model edits by inpaint and translate.", code="unknown_task", param="task")
         if (task == "inpaint") != (source.mask is not None):
             raise BadRequest("To inpaint, and for nothing else, send a mask.", param="mask")
-        pixels = decode(source.image, self._items.shape[0], *size, "image")
+        sent = read_picture(source.image, self._items.shape[0], "image")
+        pixels = fitted(sent, size[1], size[0])
         strength = source.strength or (1.0 if source.mask else _VARIED if source.variation else _TRANSLATED)
         original = Original(self._developing.latent(pixels), strength)
         if source.mask is None:
             return original, None
-        mask = read_mask(source.mask, size, "mask")
+        mask = fitted(read_mask(source.mask, *sent.shape[1:], "mask"), *pixels.shape[1:], nearest=True)
         each = self._painter.denoise.reduction
         coarse = mask.reshape(1, size[1] // each, each, size[0] // each, each).max((2, 4))
         return replace(original, made=coarse), (pixels, mask)
@@ -107,7 +111,7 @@ class Requests:
         work = commission.works[painted.place]
         return Picture(
             painted.place,
-            encode(pixels, request.format, request.quality),
+            self._files.write(request, pixels, work.seed, work.steps),
             seed=work.seed,
             step=painted.step,
             steps=work.steps,

@@ -65,7 +65,7 @@ Warmup: TypeAlias = Annotated[
 ]
 Prompt: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option(rich_help_panel=ASKED, help="Text to continue or class to draw; several take turns."),
+    typer.Option(rich_help_panel=ASKED, help="Text to continue, words or class to draw; several take turns."),
 ]
 MaxTokens: TypeAlias = Annotated[
     int, typer.Option(min=1, rich_help_panel=ASKED, help="Tokens to generate for one prompt.")
@@ -75,6 +75,18 @@ Stream: TypeAlias = Annotated[
 ]
 Batch: TypeAlias = Annotated[
     int, typer.Option(min=1, rich_help_panel=ASKED, help="Pictures or items in one request.")
+]
+Steps: TypeAlias = Annotated[
+    list[int] | None,
+    typer.Option(
+        min=1, rich_help_panel=ASKED, help="Steps of a picture; several take turns. Default: the model's own."
+    ),
+]
+Guidance: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--guidance-scale", min=1, rich_help_panel=ASKED, help="How far pictures go where the prompt leads."
+    ),
 ]
 Goodput: TypeAlias = Annotated[
     str | None,
@@ -120,6 +132,8 @@ def loadtest(  # noqa: PLR0917 - each argument is one option of the command
     max_tokens: MaxTokens = 64,
     stream: Stream = True,
     batch: Batch = 1,
+    steps: Steps = None,
+    guidance: Guidance = None,
     goodput: Goodput = None,
     attain: Attain = 99.0,
     timeout: Timeout = 120.0,
@@ -152,6 +166,8 @@ def loadtest(  # noqa: PLR0917 - each argument is one option of the command
         max_tokens=max_tokens,
         stream=stream,
         per_request=batch,
+        steps=tuple(steps or ()),
+        guidance=guidance,
         headers=_headers(header or ()),
         bounds=_bounds(goodput, task is Task.TEXT and stream),
         attain=attain / 100,

@@ -182,6 +182,7 @@ _ROUTES: Final = {  # what shows best what a model does comes first
     "classify": "/v1/classifications",
     "score": "/v1/anomalies",
     "generate_image": "/v1/images/generations",
+    "edit_image": "/v1/images/edits",
 }
 _LINE_TOKENS: Final = 120
 _TEXTS: Final[dict[str, dict[str, object]]] = {
@@ -209,9 +210,8 @@ def _curl(url: str, manifest: Manifest) -> str:
         body = dict(_TEXTS[route])
         if "max_tokens" in body and manifest.text:
             body["max_tokens"] = min(_LINE_TOKENS, manifest.text.context // 2)
-    elif route == "/v1/images/generations":
-        body = {"prompt": manifest.image.classes[-1]} if manifest.image and takes_class(manifest) else {}
-        body["seed"] = 7
+    elif route.startswith("/v1/images/"):
+        body = _picture(manifest)
         tail = f' |\n  sed \'s/.*"b64_json":"\\([^"]*\\)".*/\\1/\' | base64 -d > {manifest.name}.png'
     elif route == "/v1/anomalies":
         body = {"input": [_item(manifest)]}
@@ -221,6 +221,17 @@ def _curl(url: str, manifest: Manifest) -> str:
     return (
         f"curl -s {url}{route} -H 'content-type: application/json' -d '{orjson.dumps(body).decode()}'{tail}"
     )
+
+
+def _picture(manifest: Manifest) -> dict[str, object]:
+    image = manifest.image
+    if image and image.edit and "generate_image" not in manifest.capabilities:
+        # To fill a hole it would take a mask as well.
+        task = next((each for each in image.edit.tasks if each != "inpaint"), image.edit.tasks[0])
+        return {**_item(manifest), "task": task}
+    if image and image.prompt:
+        return {"prompt": "a red potion", "seed": 7}
+    return ({"prompt": image.classes[-1]} if image and takes_class(manifest) else {}) | {"seed": 7}
 
 
 def takes_class(manifest: Manifest) -> bool:

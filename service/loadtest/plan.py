@@ -40,6 +40,8 @@ class Plan:
     max_tokens: int = 64
     stream: bool = True
     per_request: int = 1  # pictures or items
+    steps: tuple[int, ...] = ()  # of pictures; without: the model's own
+    guidance: float | None = None  # scale, of pictures
     headers: Mapping[str, str] = field(default_factory=dict)
     bounds: Bounds = field(default_factory=dict)
     attain: float = 0.99  # share of requests that must keep to the bounds
@@ -65,6 +67,8 @@ class Plan:
             "max_tokens": self.max_tokens if self.task is Task.TEXT else None,
             "stream": self.streams,
             "per_request": self.per_request,
+            "steps": list(self.steps) if self.task is Task.IMAGE else None,
+            "guidance_scale": self.guidance if self.task is Task.IMAGE else None,
         }
 
 
@@ -101,7 +105,12 @@ def build(plan: Plan, card: Mapping[str, Any]) -> Workload:
         return text(card["id"], prompts, max_tokens=plan.max_tokens, stream=plan.stream, seed=plan.seed)
     if plan.task is Task.IMAGE:
         return image(
-            card["id"], plan.prompts or limits.get("classes", ()), n=plan.per_request, seed=plan.seed
+            card["id"],
+            plan.prompts or limits.get("classes", ()),
+            n=plan.per_request,
+            seed=plan.seed,
+            steps=plan.steps,
+            guidance=plan.guidance,
         )
     shape: Sequence[int] | None = limits.get("input_shape")
     if not shape:

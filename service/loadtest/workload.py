@@ -55,14 +55,29 @@ def text(model: str, prompts: Sequence[str], *, max_tokens: int, stream: bool, s
     return call
 
 
-def image(model: str, prompts: Sequence[str], *, n: int, seed: int) -> Workload:
-    """Draw `n` pictures, of the prompts (class names) in turn; without prompts, of whatever the model draws."""
+def image(
+    model: str,
+    prompts: Sequence[str],
+    *,
+    n: int,
+    seed: int,
+    steps: Sequence[int] = (),
+    guidance: float | None = None,
+) -> Workload:
+    """Draw `n` pictures, of the prompts (class names) in turn; without prompts, of whatever the model draws.
+
+    `steps` take turns as well; `guidance` is the scale.
+    """
     fields: dict[str, Any] = {"model": model, "n": n}
+    if guidance is not None:
+        fields["guidance_scale"] = guidance
 
     def call(number: int) -> Call:
         own: dict[str, Any] = {"seed": seed + number}
         if prompts:
             own["prompt"] = prompts[number % len(prompts)]
+        if steps:
+            own["steps"] = steps[number % len(steps)]
         return Call("/v1/images/generations", orjson.dumps(fields | own))
 
     return call

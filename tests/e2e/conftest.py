@@ -19,6 +19,8 @@ import requests
 
 from service.local import free_ports
 from tests import packages
+from tests.edits import editor
+from tests.flows import flow
 
 START_SECONDS = 120
 
@@ -120,7 +122,11 @@ def end(service: Service) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return packages.store(tmp_path_factory.mktemp("store"))
+    folder = packages.store(tmp_path_factory.mktemp("store"))
+    flow(folder)
+    flow(folder, name="tiny-words", text=True)
+    editor(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

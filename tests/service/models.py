@@ -65,6 +65,7 @@ CARDS = (
     card("reader", "feature-extraction", "transformer", "embed"),
     card("critic", "text-classification", "transformer", "classify"),
     card("painter", "image-generation", "gan", "generate_image"),
+    card("retoucher", "image-generation", "flow", "edit_image"),
     card("mirror", "reconstruction", "vae", "reconstruct", "score", "encode", "decode", "interpolate"),
 )
 

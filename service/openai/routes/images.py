@@ -1,4 +1,4 @@
-"""POST /v1/images/generations."""
+"""POST /v1/images/generations, edits and variations."""
 
 import time
 from binascii import b2a_base64
@@ -11,7 +11,8 @@ from deployments.messages import Card, Draw, ModelClient, Picture, Source, Usage
 from service.answers import Answer, beside, json_answer
 from service.call import Call
 from service.catalogue import Catalogue
-from service.openai.schemas.images import ImageRequest, Rendering
+from service.openai.items import read_picture
+from service.openai.schemas.images import EditRequest, ImageRequest, Rendering, VariationRequest
 from service.openai.seeds import draw_seed
 from service.principal import principal_of
 from service.sse import Events
@@ -28,6 +29,19 @@ class Images:
         """Draw pictures of what a prompt says, of a class, or of whatever the model draws."""
         card = await self._catalogue.able(call, body.model, "generate_image")
         return await self._drawn(call, card, body, _message(call, body, body.prompt), "image_generation")
+
+    async def edits(self, call: Call, body: EditRequest) -> Answer:
+        """Change a picture: as a prompt says, where a mask says, or by one of the model's tasks."""
+        card = await self._catalogue.able(call, body.model, "edit_image")
+        mask = None if body.mask is None else read_picture(body.mask, "mask")
+        source = Source(read_picture(body.image, "image"), mask, body.task, body.strength)
+        return await self._drawn(call, card, body, _message(call, body, body.prompt, source), "image_edit")
+
+    async def variations(self, call: Call, body: VariationRequest) -> Answer:
+        """Draw others of a picture's kind."""
+        card = await self._catalogue.able(call, body.model, "edit_image")
+        source = Source(read_picture(body.image, "image"), strength=body.strength, variation=True)
+        return await self._drawn(call, card, body, _message(call, body, body.prompt, source), "image_edit")
 
     async def _drawn(self, call: Call, card: Card, body: Rendering, request: Draw, event: str) -> Answer:
         call.version = card.version
@@ -105,6 +119,7 @@ def _message(call: Call, body: Rendering, prompt: str, source: Source | None = N
         request_id=call.id,
         n=body.n,
         seed=draw_seed() if body.seed is None else body.seed,
+        seeded=body.seed is not None,
         size=(int(width), int(height)) if height else None,
         steps=body.steps,
         guidance=body.guidance_scale,

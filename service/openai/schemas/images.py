@@ -5,10 +5,20 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from service.openai.schemas.fields import Body, Neutral, Priority, Seed, Wire, example
+from service.openai.schemas.fields import Body, Neutral, Picture, Priority, Seed, Wire, example
 
 Format = Literal["png", "jpeg", "webp"]
 Background = Literal["auto", "transparent", "opaque"]
+
+
+Strength = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=1,
+        description="Share of the way from noise that is gone again: 1 leaves nothing of the picture.",
+    ),
+]
 
 
 def _in_the_answer(form: str) -> str:
@@ -90,11 +100,50 @@ class ImageRequest(Rendering):
     ] = ""
 
 
+class EditRequest(Rendering):
+    """Change a picture."""
+
+    model_config = example(model="tiles-edit", image=PICTURE["image"], task="upscale")
+
+    image: Picture
+    mask: Annotated[
+        Picture | None,
+        Field(
+            description="Where to make something up: transparent, or white where nothing is transparent. As large as the picture."
+        ),
+    ] = None
+    prompt: Annotated[
+        str,
+        Field(
+            max_length=32_000, description="What to make of it, where the model reads words or has classes."
+        ),
+    ] = ""
+    task: Annotated[
+        EditTask | None,
+        Field(description="One of the model's. Absent: `inpaint` with a mask, else the only one there is."),
+    ] = None
+    strength: Strength | None = None
+    input_fidelity: Annotated[Any, Neutral(())] = None
+
+
+class VariationRequest(Rendering):
+    """Draw others of a picture's kind."""
+
+    model_config = example(model="fashion-flow", image=PICTURE["image"], n=2)
+
+    image: Picture
+    prompt: Annotated[
+        str,
+        Field(max_length=32_000, description="What it shows, where the model reads words or has classes."),
+    ] = ""
+    strength: Strength | None = None
+
+
 class ImageEntry(Wire):
     """One picture, base64 in the format asked for."""
 
     b64_json: str
-    seed: int
+    seed: int | None  # null: nothing of it is chance
     steps: int
     version: str
 
@@ -134,7 +183,7 @@ class ImageEvent(Wire):
     quality: Literal["auto"]
     background: Background
     output_format: Format
-    seed: int
+    seed: int | None
     step: int
     steps: int
     partial_image_index: int | None = None

@@ -26,6 +26,12 @@ def test_images_of_the_classes_in_turn() -> None:
     assert workload(1).path == "/v1/images/generations"
 
 
+def test_images_in_steps() -> None:
+    workload = image("flow", [], n=1, seed=5, steps=[4, 32], guidance=2.0)
+    asked = [orjson.loads(workload(number).body) for number in range(3)]
+    assert [(each["steps"], each["guidance_scale"]) for each in asked] == [(4, 2.0), (32, 2.0), (4, 2.0)]
+
+
 def test_images_of_a_model_without_classes() -> None:
     assert "prompt" not in orjson.loads(image("vae", [], n=1, seed=0)(0).body)
 
