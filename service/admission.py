@@ -1,4 +1,4 @@
-"""What a request must satisfy before any work is done for it: type, size, pace and well-formed JSON.
+"""What a request must satisfy before any work is done for it: type, size, pace and a well-formed body.
 
 Everything here is paid by every request, so the exact checks run only where a cheap one cannot rule the fault out.
 """
@@ -14,6 +14,7 @@ import orjson
 from deployments.errors import BadRequest, Cancelled
 from service.call import Call
 from service.errors import SlowBody, TooLarge, UnsupportedMedia
+from service.multipart import parse_form
 from service.settings import Settings
 
 MAX_DEPTH: Final = 100
@@ -28,8 +29,17 @@ _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 async def read_object(call: Call, settings: Settings) -> dict[str, Any]:
     """The request's JSON object. Raises BadRequest and the refusals of `service.errors`."""
+    content_type = call.fields.get(b"content-type", b"")
+    if content_type != b"application/json" and not _is_json(content_type):
+        raise UnsupportedMedia("Send the body as JSON, with 'content-type: application/json'.")
     _check_headers(call, settings)
     return parse(await _read(call, settings))
+
+
+async def read_form(call: Call, settings: Settings) -> dict[str, Any]:
+    """The fields of a request's form, under the same limits. Raises BadRequest and the refusals of `service.errors`."""
+    _check_headers(call, settings)
+    return parse_form(await _read(call, settings), call.fields[b"content-type"])
 
 
 def time_limit(call: Call, timeout_seconds: float | None, settings: Settings) -> float:
@@ -56,9 +66,6 @@ def _seconds(header: bytes) -> float:
 
 
 def _check_headers(call: Call, settings: Settings) -> None:
-    content_type = call.fields.get(b"content-type", b"")
-    if content_type != b"application/json" and not _is_json(content_type):
-        raise UnsupportedMedia("Send the body as JSON, with 'content-type: application/json'.")
     encoding = call.fields.get(b"content-encoding", b"identity")
     if encoding.lower() != b"identity":
         raise UnsupportedMedia("Send the body without a content encoding.")

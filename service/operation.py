@@ -11,9 +11,10 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
-from service.admission import read_object, time_limit
+from service.admission import read_form, read_object, time_limit
 from service.answers import Answer
 from service.call import Call
+from service.multipart import MEDIA, is_form
 from service.settings import Settings
 from service.watch import Watch
 
@@ -31,14 +32,28 @@ class Frame:
 class Operation(APIRoute):
     """`handler(call, body)` for routes that take a JSON body, `handler(call)` for the others.
 
-    `body` is a pydantic model, from its annotation; a field `timeout` of it shortens the request's time.
+    `body` is a pydantic model, from its annotation; a field `timeout` of it shortens the request's time. `forms`: the body
+    may be multipart/form-data as well.
     """
 
-    def __init__(self, frame: Frame, path: str, handler: Handler, method: str, **documented: Any) -> None:
+    def __init__(
+        self,
+        frame: Frame,
+        path: str,
+        handler: Handler,
+        method: str,
+        *,
+        forms: bool = False,
+        **documented: Any,
+    ) -> None:
+        self._body: type[BaseModel] | None = get_type_hints(handler).get("body")
+        if forms and self._body is not None:
+            extra = documented.get("openapi_extra", {})
+            documented["openapi_extra"] = {**extra, "requestBody": _form(self._body)}
         super().__init__(path, handler, methods=[method], **documented)
+        self._forms = forms
         self._frame = frame
         self._handler = handler
-        self._body: type[BaseModel] | None = get_type_hints(handler).get("body")
         self.app = self._serve
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - an ASGI signature
@@ -49,7 +64,16 @@ class Operation(APIRoute):
             with self._frame.watch.over(call, call.timeout_seconds):
                 await (await self._handler(call)).write(call)
             return
-        body = self._body.model_validate(await read_object(call, settings))
+        if self._forms and is_form(call.fields.get(b"content-type", b"")):
+            # Numbers are text in a form: for once they are read from it.
+            body = self._body.model_validate(await read_form(call, settings), strict=False)
+        else:
+            body = self._body.model_validate(await read_object(call, settings))
         call.timeout_seconds = time_limit(call, getattr(body, "timeout", None), settings)
         with self._frame.watch.over(call, call.timeout_seconds):
             await (await self._handler(call, body)).write(call)
+
+
+def _form(body: type[BaseModel]) -> dict[str, Any]:
+    """How a form with the fields of this model is documented, beside the JSON that FastAPI documents."""
+    return {"content": {MEDIA: {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}}}

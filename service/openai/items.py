@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from deployments.errors import BadRequest, ModelFault
 from deployments.messages import Array, ImageItem, Item, Output, TensorItem
+from service.openai.schemas.fields import File
 from service.openai.schemas.items import InputItem, TensorData
 
 _DATA_URL: Final = re.compile(r"data:image/(png|jpeg|webp);base64,")
@@ -20,7 +21,7 @@ FLOAT_BYTES: Final = 4
 def read_item(item: InputItem, place: str) -> Item:
     """The item as a message carries it; `place` is where it stands in the request. Raises BadRequest."""
     if item.image is not None:
-        return ImageItem(_picture(item.image, f"{place}.image"))
+        return ImageItem(read_picture(item.image, f"{place}.image"))
     if item.tensor is None:
         raise BadRequest("Give either 'image' or 'tensor'.", param=place)
     return _tensor(item.tensor, f"{place}.tensor")
@@ -31,7 +32,15 @@ def read_items(items: list[InputItem]) -> tuple[Item, ...]:
     return tuple(read_item(item, f"input[{place}]") for place, item in enumerate(items))
 
 
-def _picture(text: str, place: str) -> bytes:
+def read_picture(picture: str | File, place: str) -> bytes:
+    """An encoded picture, from base64, a `data:` URL or a file of a form. Raises BadRequest."""
+    data = picture.data if isinstance(picture, File) else _written(picture, place)
+    if not data:
+        raise BadRequest("The picture is empty.", param=place)
+    return data
+
+
+def _written(text: str, place: str) -> bytes:
     data_url = _DATA_URL.match(text)
     if data_url is not None:
         text = text[data_url.end() :]
@@ -41,8 +50,6 @@ def _picture(text: str, place: str) -> bytes:
         raise BadRequest(
             "URLs are not fetched: send the picture itself.", code="unsupported_url", param=place
         )
-    if not text:
-        raise BadRequest("The picture is empty.", param=place)
     return _base64(text, place)
 
 

@@ -1,5 +1,6 @@
 """Field types that several requests share, and the rules that hold for all of them."""
 
+import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -11,8 +12,10 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    PlainValidator,
     StringConstraints,
     Tag,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic.fields import FieldInfo
@@ -100,7 +103,10 @@ class Neutral:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Pydantic's hook: how to check."""
-        return core_schema.no_info_plain_validator_function(self._check)
+        return core_schema.lax_or_strict_schema(
+            lax_schema=core_schema.no_info_plain_validator_function(self._check_text),
+            strict_schema=core_schema.no_info_plain_validator_function(self._check),
+        )
 
     def __get_pydantic_json_schema__(
         self, core: CoreSchema, handler: GetJsonSchemaHandler
@@ -115,6 +121,35 @@ class Neutral:
         ):
             return value
         raise PydanticCustomError("unknown_parameter", "not supported")
+
+    def _check_text(self, value: Any) -> Any:
+        """In a form, where every value is text."""
+        if any(value == (other if isinstance(other, str) else json.dumps(other)) for other in self.values):
+            return value
+        raise PydanticCustomError("unknown_parameter", "not supported")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of a form."""
+
+    data: bytes
+
+
+def _picture(value: Any) -> str | File:
+    if isinstance(value, list) and len(value) == 1:  # how SDKs send the only one of several that others take
+        value = value[0]
+    if isinstance(value, str | File):
+        return value
+    raise PydanticCustomError("string_type", "Expected one picture: base64, a data: URL, or a file of a form")
+
+
+Picture = Annotated[
+    str | File,
+    PlainValidator(_picture),
+    WithJsonSchema({"type": "string"}),
+    Field(description="PNG, JPEG or WebP: base64, or a `data:` URL; in a form, the file itself."),
+]
 
 
 ModelName = Annotated[
