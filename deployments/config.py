@@ -94,6 +94,11 @@ class HostConfig(BaseModel):
         description="Pixels times steps that the pictures in the waiting line may take, twice where they are guided, per "
         "model; beyond it 429.",
     )
+    max_image_pixels: Positive = Field(
+        default=1 << 24,
+        description="Pixels of a picture that is sent, at most; it is refused by its header. Decoded, each takes up to 16 "
+        "bytes.",
+    )
     weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         default_factory=dict,
         description="Shares of API keys in the waiting line, by tokens, as `<first 16 hexadecimal digits of the "

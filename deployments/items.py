@@ -8,7 +8,7 @@ import numpy as np
 
 from deployments.errors import BadRequest
 from deployments.messages import ImageItem, Item, Numbers, TensorItem
-from deployments.pictures import decode
+from deployments.pictures import MAX_PIXELS, decode
 from model_store.imaging import Image
 from model_store.session import Array
 
@@ -91,10 +91,11 @@ def _flat(data: list[Any], param: str) -> tuple[list[Any], tuple[int, ...]]:
 class Items:
     """Reads items for one model."""
 
-    def __init__(self, shape: tuple[int, ...], image: Image | None) -> None:
+    def __init__(self, shape: tuple[int, ...], image: Image | None, most_pixels: int = MAX_PIXELS) -> None:
         self.shape = shape
         self.numbers = math.prod(shape)  # in one item
         self._image = image
+        self._most_pixels = most_pixels
 
     @property
     def pictures(self) -> bool:
@@ -110,4 +111,11 @@ class Items:
     def _picture(self, item: ImageItem, param: str) -> Array:
         if self._image is None:
             raise BadRequest("This model takes tensors, not images.", param=param)
-        return decode(item.data, self._image.channels, self._image.width, self._image.height, param)
+        return decode(
+            item.data,
+            self._image.channels,
+            self._image.width,
+            self._image.height,
+            param,
+            self._most_pixels,
+        )

@@ -134,7 +134,9 @@ class OneShotModel:
         self.engine: Engine[Task, Done] = Engine(
             manifest.name, program, metrics, max_waiting=config.max_waiting
         )
-        self.autoencoding = _autoencoding(package) if "reconstruct" in graphs else None
+        self.autoencoding = (
+            _autoencoding(package, config.max_image_pixels) if "reconstruct" in graphs else None
+        )
         image = manifest.image
         self.drawing = (
             Drawing(manifest, image, image.generator, image.noise)
@@ -259,13 +261,13 @@ def card_of(model: Model, host: str) -> Card:
     )
 
 
-def _autoencoding(package: Package) -> Autoencoding:
+def _autoencoding(package: Package, most_pixels: int) -> Autoencoding:
     scoring = package.manifest.scoring
     calibrations = {
         name: Calibrated(np.load(io.BytesIO(package.read(c.scores)), allow_pickle=False), c.threshold)
         for name, c in (scoring.calibrations if scoring else {}).items()
     }
-    return Autoencoding(package.manifest, calibrations)
+    return Autoencoding(package.manifest, calibrations, most_pixels)
 
 
 def _limits(manifest: Manifest) -> dict[str, object]:

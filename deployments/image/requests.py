@@ -97,7 +97,8 @@ class Requests:
         original = Original(self._developing.latent(pixels), strength)
         if source.mask is None:
             return original, None
-        mask = fitted(read_mask(source.mask, *sent.shape[1:], "mask"), *pixels.shape[1:], nearest=True)
+        marked = read_mask(source.mask, (sent.shape[2], sent.shape[1]), "mask")
+        mask = fitted(marked, size[1], size[0], nearest=True)
         each = self._painter.denoise.reduction
         coarse = mask.reshape(1, size[1] // each, each, size[0] // each, each).max((2, 4))
         return replace(original, made=coarse), (pixels, mask)

@@ -36,15 +36,15 @@ def read_picture(data: bytes, channels: int, param: str, most_pixels: int = MAX_
     return _array(_upright(data, channels, param, most_pixels))
 
 
-def read_mask(data: bytes, height: int, width: int, param: str, most_pixels: int = MAX_PIXELS) -> Array:
-    """Where a picture of this size is to be edited: 1 there, else 0, float32 [1, height, width]. Raises BadRequest.
+def read_mask(data: bytes, size: tuple[int, int], param: str, most_pixels: int = MAX_PIXELS) -> Array:
+    """Where a picture of this width and height is to be edited: 1 there, else 0, float32 [1, height, width]. Raises BadRequest.
 
     That is where the mask is transparent, as in OpenAI's API; where nothing of it is, it is where it is white.
     """
     mask = _upright(data, 4, param, most_pixels)
-    if mask.size != (width, height):
+    if mask.size != size:
         raise BadRequest(
-            f"The mask has {mask.width}x{mask.height} pixels, the picture {width}x{height}.",
+            f"The mask has {mask.width}x{mask.height} pixels, the picture {size[0]}x{size[1]}.",
             code="invalid_mask",
             param=param,
         )

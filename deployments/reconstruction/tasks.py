@@ -25,7 +25,7 @@ from deployments.messages import (
     TensorItem,
 )
 from deployments.oneshot import Result, Task
-from deployments.pictures import encode, heat
+from deployments.pictures import MAX_PIXELS, encode, heat
 from deployments.randomness import noise
 from model_store.manifest import Manifest, Scoring
 
@@ -63,10 +63,13 @@ def normalized(score: float, threshold: float) -> float:
 class Autoencoding:
     """Prepares and finishes the requests of one autoencoder or VAE."""
 
-    def __init__(self, manifest: Manifest, calibrations: dict[str, Calibrated]) -> None:
+    def __init__(
+        self, manifest: Manifest, calibrations: dict[str, Calibrated], most_pixels: int = MAX_PIXELS
+    ) -> None:
         graph = manifest.graphs["reconstruct"]
         inputs = {tensor.role: tensor for tensor in graph.inputs}
-        self.items = Items(tuple(int(size) for size in inputs["input"].shape[1:]), manifest.image)
+        shape = tuple(int(size) for size in inputs["input"].shape[1:])
+        self.items = Items(shape, manifest.image, most_pixels)
         self._outputs = {tensor.role: tensor for tensor in graph.outputs}
         self._noise = int(inputs["noise"].shape[-1]) if "noise" in inputs else 0
         self._latent = int(self._outputs["latent"].shape[-1]) if "latent" in self._outputs else 0

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from deployments.config import HostConfig
 from deployments.errors import BadRequest
 from deployments.items import Items, tensor, vector
 from deployments.messages import ImageItem, TensorItem
-from deployments.pictures import encode
+from deployments.pictures import MAX_PIXELS, encode
 from model_store.imaging import Image
 
 SHAPE = (1, 2, 3)
@@ -172,3 +173,12 @@ def test_a_model_of_tensors_takes_no_pictures() -> None:
     with pytest.raises(BadRequest, match="tensors, not images") as error:
         items.read(ImageItem(encode(np.zeros((1, 2, 2), np.float32))), "from")
     assert error.value.param == "from.image"
+
+
+def test_pictures_are_bounded_by_the_hosts_setting() -> None:
+    items = Items((1, 4, 4), Image(channels=1, height=4, width=4), most_pixels=15)
+    picture = ImageItem(encode(np.zeros((1, 4, 4), np.float32)))
+    with pytest.raises(BadRequest) as error:
+        items.read(picture, "input[0]")
+    assert (error.value.code, error.value.param) == ("image_too_large", "input[0].image")
+    assert HostConfig().max_image_pixels == MAX_PIXELS

@@ -40,7 +40,7 @@ def refused(data: bytes, channels: int = 3) -> BadRequest:
     """The same by each way of reading."""
     with pytest.raises(BadRequest) as error:
         decode(data, channels, 8, 8, "input[0].image")
-    for read in (lambda: read_picture(data, channels, "mask"), lambda: read_mask(data, 8, 8, "mask")):
+    for read in (lambda: read_picture(data, channels, "mask"), lambda: read_mask(data, (8, 8), "mask")):
         with pytest.raises(BadRequest) as other:
             read()
         assert (other.value.code, other.value.message) == (error.value.code, error.value.message)
@@ -180,7 +180,7 @@ def test_the_most_pixels_can_be_set() -> None:
     for read in (
         lambda: read_picture(data, 1, "p", most_pixels=99),
         lambda: decode(data, 1, 4, 4, "p", most_pixels=99),
-        lambda: read_mask(data, 10, 10, "p", most_pixels=99),
+        lambda: read_mask(data, (10, 10), "p", most_pixels=99),
     ):
         with pytest.raises(BadRequest, match=f"{MAX_SIDE} pixels a side or 99 in all") as error:
             read()
@@ -194,27 +194,27 @@ def test_the_most_pixels_can_be_set() -> None:
 def test_what_is_transparent_is_edited(mode: str) -> None:
     mask = Image.new(mode, (3, 2), (255,) * len(mode))
     mask.putpixel((1, 0), (255,) * (len(mode) - 1) + (0,))
-    assert read_mask(file(mask), 2, 3, "mask").tolist() == [[[0, 1, 0], [0, 0, 0]]]
+    assert read_mask(file(mask), (3, 2), "mask").tolist() == [[[0, 1, 0], [0, 0, 0]]]
 
 
 def test_a_transparent_colour_of_a_palette_is_edited() -> None:
     mask = Image.new("P", (2, 1))
     mask.putpalette([255, 255, 255, 255, 0, 0])
     mask.putpixel((1, 0), 1)
-    assert read_mask(file(mask, transparency=0), 1, 2, "mask").tolist() == [[[1, 0]]]
+    assert read_mask(file(mask, transparency=0), (2, 1), "mask").tolist() == [[[1, 0]]]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA"])
 def test_what_is_white_is_edited_where_nothing_is_transparent(mode: str) -> None:
     mask = Image.new("L", (2, 1))
     mask.putpixel((0, 0), 255)
-    array = read_mask(file(mask.convert(mode)), 1, 2, "mask")
+    array = read_mask(file(mask.convert(mode)), (2, 1), "mask")
     assert array.dtype == np.float32
     assert array.tolist() == [[[1, 0]]]
 
 
 def test_sixteen_bits_of_a_mask() -> None:
-    assert read_mask(file(Image.fromarray(np.array([[0, 40000]], np.uint16))), 1, 2, "mask").tolist() == [
+    assert read_mask(file(Image.fromarray(np.array([[0, 40000]], np.uint16))), (2, 1), "mask").tolist() == [
         [[0, 1]]
     ]
 
@@ -224,12 +224,12 @@ def test_a_mask_is_turned_as_its_camera_was_held() -> None:
     exif[0x0112] = 3
     mask = Image.new("L", (2, 1))
     mask.putpixel((0, 0), 255)
-    assert read_mask(file(mask, exif=exif), 1, 2, "mask").tolist() == [[[0, 1]]]
+    assert read_mask(file(mask, exif=exif), (2, 1), "mask").tolist() == [[[0, 1]]]
 
 
 def test_a_mask_of_another_size_is_refused() -> None:
     with pytest.raises(BadRequest, match="3x2 pixels, the picture 2x3") as error:
-        read_mask(file(Image.new("L", (3, 2))), 3, 2, "mask")
+        read_mask(file(Image.new("L", (3, 2))), (2, 3), "mask")
     assert (error.value.code, error.value.param) == ("invalid_mask", "mask")
 
 
@@ -411,6 +411,6 @@ def test_damaged_pictures_are_read_or_refused(original: bytes, edits: list[tuple
     data = changed(original, edits)
     try:
         assert decode(data, 3, 8, 8, "p").shape == (3, 8, 8)
-        assert read_mask(data, 16, 12, "p").shape == (1, 16, 12)
+        assert read_mask(data, (12, 16), "p").shape == (1, 16, 12)
     except BadRequest as error:
         assert error.code in ("invalid_image", "image_too_large", "invalid_mask")  # noqa: PT017 - either is right
