@@ -91,4 +91,4 @@ def _way(sample: Bytes) -> _Way:
 
 def _deflated(lines: Bytes, way: _Way) -> bytes:
     stream = zlib.compressobj(way.level, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL + 1, way.strategy)
-    return stream.compress(np.ascontiguousarray(lines)) + stream.flush()
+    return stream.compress(np.ascontiguousarray(lines).data) + stream.flush()

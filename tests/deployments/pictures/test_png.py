@@ -50,7 +50,8 @@ def photograph(side: int, channels: int) -> Bytes:
         noise = Image.fromarray(chance.integers(0, 255, (scale, scale), np.uint8)).resize((side, side))
         whole += np.asarray(noise, np.float32)[..., None] / scale
         scale *= 2
-    return ((whole - whole.min()) / np.ptp(whole) * 255).astype(np.uint8)
+    shown: Bytes = ((whole - whole.min()) / np.ptp(whole) * 255).astype(np.uint8)
+    return shown
 
 
 def drawing(side: int, channels: int) -> Bytes:
