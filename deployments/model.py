@@ -11,6 +11,8 @@ from deployments.config import HostConfig
 from deployments.engine import Engine
 from deployments.image.developing import DECODE, ENCODE, Developing
 from deployments.image.draw import Drawing
+from deployments.image.edit import Editing
+from deployments.image.files import Files
 from deployments.image.flow import CONDITION, DENOISE, Flow
 from deployments.image.painting import Painted, Painting
 from deployments.image.requests import Requests
@@ -139,15 +141,13 @@ class OneShotModel:
         )
         image = manifest.image
         self.drawing = (
-            Drawing(manifest, image, image.generator, image.noise)
-            if image and image.generator and image.noise
-            else None
+            Drawing(manifest, Files(manifest, config)) if image and image.generator and image.noise else None
         )
-        self.editing = (
-            Editing(manifest, Files(manifest, image, notes=config.provenance)) if image and image.edit else None
-        )
+        self.editing = Editing(manifest, Files(manifest, config)) if image and image.edit else None
         self.item_numbers = self.autoencoding.items.numbers if self.autoencoding else 0
         self.limits = _limits(manifest)
+        if self.editing:
+            self.limits |= self.editing.limits
 
 
 class FlowModel:
@@ -179,7 +179,7 @@ class FlowModel:
             manifest,
             Wording(manifest, tokenizers),
             Developing(manifest, decode, encode),
-            notes=config.provenance,
+            config,
         )
         self.engine: Engine[Painting, Painted] = Engine(
             manifest.name,

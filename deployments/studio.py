@@ -13,6 +13,8 @@ from deployments.effort import SMALL_TEXT, OneShotRequest, encodes_pictures, is_
 from deployments.entry import submit
 from deployments.errors import BadRequest, ModelNotFound
 from deployments.gallery import Gallery
+from deployments.image.draw import Drawing
+from deployments.image.edit import Editing
 from deployments.messages import (
     Card,
     Chat,
@@ -202,9 +204,9 @@ class Studio:
         model = self._find(request, capability)
         if isinstance(model, FlowModel):
             return await self._gallery.draw(model, request)
-        drawing: Drawing | Editing | None = None
-        if isinstance(model, OneShotModel):
-            drawing = model.editing if request.source else model.drawing
+        if not isinstance(model, OneShotModel):
+            raise _cannot(model, capability)
+        drawing: Drawing | Editing | None = model.editing if request.source else model.drawing
         if drawing is None:
             raise _cannot(model, capability)
         reply = await self._answer(model, request, drawing.prepare, drawing.finish)

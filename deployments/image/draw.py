@@ -5,11 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from deployments.errors import BadRequest
+from deployments.image.files import Files
 from deployments.messages import Draw, Output
 from deployments.oneshot import Result, Task
-from deployments.pictures import encode
 from deployments.randomness import noise, seed_of
-from model_store.imaging import Image
 from model_store.manifest import Manifest
 from model_store.session import Array
 
@@ -17,18 +16,21 @@ from model_store.session import Array
 class Drawing:
     """Prepares and finishes `Draw` requests of one model."""
 
-    def __init__(self, manifest: Manifest, image: Image, generator: str, role: str) -> None:
-        self.image = image
-        self.graph = generator
-        self._noise = role
-        tensors = {tensor.role: tensor for tensor in manifest.graphs[generator].inputs}
-        self._size = int(tensors[role].shape[-1])
+    def __init__(self, manifest: Manifest, files: Files) -> None:
+        image = manifest.image
+        if image is None or image.generator is None or image.noise is None:
+            raise ValueError(f"{manifest.name} does not draw")
+        self.image, self._files = image, files
+        self.graph, self._noise = image.generator, image.noise
+        tensors = {tensor.role: tensor for tensor in manifest.graphs[self.graph].inputs}
+        self._size = int(tensors[self._noise].shape[-1])
         self._takes_class = "class_id" in tensors
         self._classes = {name.casefold(): place for place, name in enumerate(image.classes)}
 
     def prepare(self, request: Draw) -> list[Task]:
         """One task a picture. Raises BadRequest."""
         check_one_step(request)
+        self._files.check(request)
         size = (self.image.width, self.image.height)
         if request.size is not None and request.size != size:
             raise BadRequest(f"This model draws {size[0]}x{size[1]} only.", code="invalid_size", param="size")
@@ -53,11 +55,10 @@ class Drawing:
 
     def finish(self, request: Draw, results: Sequence[Result]) -> tuple[Output, ...]:
         """Encode the pictures. Slow: run it beside the event loop."""
+        seeds = [seed_of(request, place) for place in range(request.n)]
         return tuple(
-            Output(
-                image=encode(result["output"], request.format, request.quality), seed=seed_of(request, place)
-            )
-            for place, result in enumerate(results)
+            Output(image=self._files.write(request, result["output"], seed), seed=seed)
+            for seed, result in zip(seeds, results, strict=True)
         )
 
 

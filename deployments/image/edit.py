@@ -10,7 +10,7 @@ from deployments.image.draw import check_one_step
 from deployments.image.files import Files
 from deployments.messages import Draw, Output, Source
 from deployments.oneshot import Result, Task
-from deployments.pictures import fitted, read_mask, read_picture
+from deployments.pictures import fitted
 from model_store.imaging import EditTask
 from model_store.manifest import Manifest
 from model_store.session import Array
@@ -30,7 +30,7 @@ class Editing:
         image = manifest.image
         if image is None or image.edit is None:
             raise ValueError(f"{manifest.name} does not edit pictures")
-        self._channels, self._part, self._files = image.channels, image.edit, files
+        self._part, self._files = image.edit, files
         taken = {tensor.role: tensor for tensor in manifest.graphs[EDIT].inputs}
         self._masked = "mask" in taken
         height, width = taken["input"].shape[2:]
@@ -48,14 +48,14 @@ class Editing:
         self._files.check(request)
         task = self._task(source)
         scale = self._part.scale if task == "upscale" else 1
-        sent = read_picture(source.image, self._channels, "image")
+        sent = self._files.picture(source.image, "image")
         size = self._size(sent, scale, request)
         shown = fitted(sent, *size).repeat(scale, 1).repeat(scale, 2)
         feeds: dict[str, Array] = {"input": shown, "task": np.asarray(self._part.tasks.index(task), np.int64)}
         if self._masked:
             feeds["mask"] = np.zeros((1, *shown.shape[1:]), np.float32)
         if source.mask is not None:
-            mask = read_mask(source.mask, *sent.shape[1:], "mask")
+            mask = self._files.mask(source.mask, sent, "mask")
             feeds["mask"] = fitted(mask, *size, nearest=True)
         return [Task(EDIT, feeds, ("output",))]
 

@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from deployments.config import HostConfig
 from deployments.errors import BadRequest
 from deployments.image.developing import Developing
 from deployments.image.files import Files
@@ -20,7 +21,7 @@ from deployments.latents import between
 from deployments.messages import Array as Numbers
 from deployments.messages import Decode, Draw, Encode, Interpolate, Item, Output, Picture, Source
 from deployments.messages import Numbers as Given
-from deployments.pictures import encode, fitted, read_mask, read_picture
+from deployments.pictures import encode, fitted
 from model_store.manifest import Manifest
 from model_store.session import Array
 
@@ -42,13 +43,16 @@ class Commission:
 class Requests:
     """Prepares and finishes what is asked of one model."""
 
-    def __init__(self, manifest: Manifest, wording: Wording, developing: Developing, *, notes: bool) -> None:
+    def __init__(
+        self, manifest: Manifest, wording: Wording, developing: Developing, config: HostConfig
+    ) -> None:
         self._painter = Painter(manifest)
-        self._files = Files(manifest, self._painter.image, notes=notes)
+        image = self._painter.image
         self._wording = wording
         self._developing = developing
-        image = self._painter.image
-        self._items = Items((image.channels, image.height, image.width), image)
+        self._files = Files(manifest, config)
+        shape = (image.channels, image.height, image.width)
+        self._items = Items(shape, image, config.max_image_pixels)
         self._size = (image.width, image.height)
         self.limits = self._painter.limits()
 
@@ -91,14 +95,13 @@ class Requests:
             raise BadRequest("This model edits by inpaint and translate.", code="unknown_task", param="task")
         if (task == "inpaint") != (source.mask is not None):
             raise BadRequest("To inpaint, and for nothing else, send a mask.", param="mask")
-        sent = read_picture(source.image, self._items.shape[0], "image")
+        sent = self._files.picture(source.image, "image")
         pixels = fitted(sent, size[1], size[0])
         strength = source.strength or (1.0 if source.mask else _VARIED if source.variation else _TRANSLATED)
         original = Original(self._developing.latent(pixels), strength)
         if source.mask is None:
             return original, None
-        marked = read_mask(source.mask, (sent.shape[2], sent.shape[1]), "mask")
-        mask = fitted(marked, size[1], size[0], nearest=True)
+        mask = fitted(self._files.mask(source.mask, sent, "mask"), size[1], size[0], nearest=True)
         each = self._painter.denoise.reduction
         coarse = mask.reshape(1, size[1] // each, each, size[0] // each, each).max((2, 4))
         return replace(original, made=coarse), (pixels, mask)

@@ -20,20 +20,22 @@ _PACKET: Final = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
  Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
  Iptc4xmpExt:AISystemUsed={model}
  Iptc4xmpExt:AISystemVersionUsed={version}
- xmp:CreatorTool={generator}
- atelier:seed={seed}
- atelier:steps={steps}/>
+ xmp:CreatorTool={generator}{making}/>
 </rdf:RDF>
 </x:xmpmeta>
 <?xpacket end="r"?>"""
 
 
-def provenance(model: str, version: str, seed: int, steps: int) -> Mapping[str, str]:
-    """Notes of a picture: `Software`, `model`, `version`, `seed`, `steps`, and all of them as an XMP packet under `XMP`."""
-    facts = {"model": model, "version": version, "seed": str(seed), "steps": str(steps)}
-    quoted = {key: quoteattr(value) for key, value in facts.items()}
-    return {
-        "Software": _GENERATOR,
-        **facts,
-        XMP: _PACKET.format(generator=quoteattr(_GENERATOR), **quoted),
-    }
+def provenance(model: str, version: str, seed: int | None, steps: int) -> Mapping[str, str]:
+    """Notes of a picture: `Software`, `model`, `version`, `seed`, `steps`, and all of them as an XMP packet under `XMP`.
+
+    Without a seed nothing of it is chance.
+    """
+    making = {"seed": str(seed), "steps": str(steps)} if seed is not None else {"steps": str(steps)}
+    packet = _PACKET.format(
+        model=quoteattr(model),
+        version=quoteattr(version),
+        generator=quoteattr(_GENERATOR),
+        making="".join(f"\n atelier:{key}={quoteattr(value)}" for key, value in making.items()),
+    )
+    return {"Software": _GENERATOR, "model": model, "version": version, **making, XMP: packet}

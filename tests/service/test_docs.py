@@ -19,6 +19,8 @@ ROUTES = {
     ("/v1/tokenize", "post"),
     ("/v1/detokenize", "post"),
     ("/v1/images/generations", "post"),
+    ("/v1/images/edits", "post"),
+    ("/v1/images/variations", "post"),
     ("/v1/reconstructions", "post"),
     ("/v1/anomalies", "post"),
     ("/v1/latents/encode", "post"),
@@ -95,7 +97,7 @@ async def test_the_schema_is_a_schema_and_its_examples_fit(schema: Any) -> None:
             Draft202012Validator(whole).validate(example)
             shown += 1
         assert part.get("title") == name
-    assert shown == 12
+    assert shown == 14
 
 
 async def test_what_a_request_is_about_comes_first(schema: Any) -> None:

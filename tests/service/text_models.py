@@ -90,7 +90,9 @@ def text_outputs(request: Tokenize | Detokenize | Embed | Classify) -> list[Outp
         case Detokenize():
             if max(request.tokens, default=0) > 256:
                 raise BadRequest("There is no such token.", param="tokens")
-            return [Output(text=bytes(token for token in request.tokens if token < 256).decode())]
+            return [
+                Output(text=bytes(token for token in request.tokens if token < 256).decode(errors="replace"))
+            ]
         case Embed():
             return [Output(array=_vector(length(text), request.dimensions or 3)) for text in request.inputs]
         case Classify():

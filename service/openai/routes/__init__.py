@@ -56,11 +56,13 @@ def operations(models: ModelClient, frame: Frame) -> list[Operation]:
     reading, tokens = Embeddings(models, catalogue), Tokenizers(models, catalogue)
     images, cards = Images(models, catalogue), Models(catalogue)
 
-    def post(path: str, handler: Handler, answer: type, tag: str, media: Any = None) -> Operation:
+    def post(
+        path: str, handler: Handler, answer: type, tag: str, media: Any = None, *, forms: bool = False
+    ) -> Operation:
         responses = errors(ALWAYS | POSTED) | ({200: {"content": media}} if media else {})
         return Operation(
             frame, path, handler, "POST", response_model=answer, responses=responses, tags=[tag],
-            response_description="Done.", openapi_extra={"parameters": [TIMEOUT]},
+            response_description="Done.", openapi_extra={"parameters": [TIMEOUT]}, forms=forms,
         )  # fmt: skip
 
     def get(
@@ -81,8 +83,8 @@ def operations(models: ModelClient, frame: Frame) -> list[Operation]:
         post("/v1/detokenize", tokens.detokenize, Detokenized, "text"),
         post("/v1/reconstructions", items.reconstructions, ReconstructionList, "items"),
         post("/v1/images/generations", images.generations, ImageList, "images", EVENTS),
-        post("/v1/images/edits", images.edits, ImageList, "images", EVENTS),
-        post("/v1/images/variations", images.variations, ImageList, "images", EVENTS),
+        post("/v1/images/edits", images.edits, ImageList, "images", EVENTS, forms=True),
+        post("/v1/images/variations", images.variations, ImageList, "images", EVENTS, forms=True),
         post("/v1/latents/encode", items.encode, LatentList, "latents"),
         post("/v1/latents/decode", items.decode, DecodedList, "latents"),
         post("/v1/latents/interpolate", items.interpolate, DecodedList, "latents"),

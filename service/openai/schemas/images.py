@@ -5,7 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from model_store.imaging import EditTask
 from service.openai.schemas.fields import Body, Neutral, Picture, Priority, Seed, Wire, example
+from service.openai.schemas.items import PICTURE
 
 Format = Literal["png", "jpeg", "webp"]
 Background = Literal["auto", "transparent", "opaque"]

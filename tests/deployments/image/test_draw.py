@@ -5,19 +5,17 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from deployments.config import HostConfig
 from deployments.errors import BadRequest
 from deployments.image.draw import Drawing
+from deployments.image.files import Files
 from deployments.messages import Draw
 from model_store.store import Store
 
 
 def drawing(store: Path, name: str) -> Drawing:
     manifest = Store(str(store)).open(name).manifest
-    image = manifest.image
-    assert image
-    assert image.generator
-    assert image.noise
-    return Drawing(manifest, image, image.generator, image.noise)
+    return Drawing(manifest, Files(manifest, HostConfig()))
 
 
 @pytest.fixture

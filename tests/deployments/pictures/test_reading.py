@@ -3,6 +3,7 @@ import struct
 import time
 import tracemalloc
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from deployments.errors import BadRequest
 from deployments.pictures import MAX_SIDE, decode, fitted, read_mask, read_picture
+from model_store.session import Array
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -40,7 +42,11 @@ def refused(data: bytes, channels: int = 3) -> BadRequest:
     """The same by each way of reading."""
     with pytest.raises(BadRequest) as error:
         decode(data, channels, 8, 8, "input[0].image")
-    for read in (lambda: read_picture(data, channels, "mask"), lambda: read_mask(data, (8, 8), "mask")):
+    reads: list[Callable[[], Array]] = [
+        lambda: read_picture(data, channels, "mask"),
+        lambda: read_mask(data, (8, 8), "mask"),
+    ]
+    for read in reads:
         with pytest.raises(BadRequest) as other:
             read()
         assert (other.value.code, other.value.message) == (error.value.code, error.value.message)
@@ -177,11 +183,12 @@ def test_the_pictures_own_size_is_kept() -> None:
 def test_the_most_pixels_can_be_set() -> None:
     data = file(Image.new("L", (10, 10)))
     assert read_picture(data, 1, "p", most_pixels=100).shape == (1, 10, 10)
-    for read in (
+    reads: list[Callable[[], Array]] = [
         lambda: read_picture(data, 1, "p", most_pixels=99),
         lambda: decode(data, 1, 4, 4, "p", most_pixels=99),
         lambda: read_mask(data, (10, 10), "p", most_pixels=99),
-    ):
+    ]
+    for read in reads:
         with pytest.raises(BadRequest, match=f"{MAX_SIDE} pixels a side or 99 in all") as error:
             read()
         assert error.value.code == "image_too_large"

@@ -81,8 +81,8 @@ def test_alpha_is_kept_or_laid_over_white(kind: Kind) -> None:
     assert kept.getchannel("A").getextrema() == (0, 255)
     laid = opened(encode(pixels, kind, 100, alpha=False))
     assert laid.mode == "RGB"
-    assert min(laid.getpixel((2, 8))) > 250  # type: ignore[type-var, arg-type]
-    assert max(laid.getpixel((13, 8))) < 5  # type: ignore[type-var, arg-type]
+    assert min(laid.getpixel((2, 8))) > 250  # type: ignore[arg-type]
+    assert max(laid.getpixel((13, 8))) < 5  # type: ignore[arg-type]
 
 
 # -- notes -------------------------------------------------------------------------------------------------------------

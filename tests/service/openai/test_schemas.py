@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from deployments.messages import Request
 from service.openai.schemas.fields import Body
-from service.openai.schemas.images import ImageRequest
+from service.openai.schemas.images import EditRequest, ImageRequest, VariationRequest
 from service.openai.schemas.items import (
     AnomalyRequest,
     DecodeRequest,
@@ -34,6 +34,25 @@ IGNORED: dict[str, Any] = {
 }
 CACHE_HINTS = {"safety_identifier", "prompt_cache_key"}  # what SDKs send for text; ignored
 SHARED: dict[str, Any] = {"model": "nobody", "timeout": 1.5}
+RENDERING: dict[str, Any] = {
+    "prompt": "Bag",
+    "n": 2,
+    "seed": 2,
+    "size": "28x28",
+    "output_format": "jpeg",
+    "output_compression": 5,
+    "response_format": "url",
+    "stream": True,
+    "partial_images": 1,
+    "steps": 9,
+    "guidance_scale": 2.0,
+    "negative_prompt": "Bag",
+    "solver": "heun",
+    "priority": 3,
+    "background": "transparent",
+    "quality": "hd",
+    "style": "vivid",
+}
 
 # For each request: the route, a good body, and another value for each of its own fields.
 REQUESTS: list[tuple[type[Body], str, dict[str, Any], dict[str, Any]]] = [
@@ -42,25 +61,26 @@ REQUESTS: list[tuple[type[Body], str, dict[str, Any], dict[str, Any]]] = [
         ImageRequest,
         "images/generations",
         {"model": "painter", "prompt": "Coat", "seed": 1, "output_format": "webp"},
+        RENDERING,
+    ),
+    (
+        EditRequest,
+        "images/edits",
+        {"model": "retoucher", "image": "AAAA", "seed": 1, "output_format": "webp"},
         {
-            "prompt": "Bag",
-            "n": 2,
-            "seed": 2,
-            "size": "28x28",
-            "output_format": "jpeg",
-            "output_compression": 5,
-            "response_format": "url",
-            "stream": True,
-            "partial_images": 1,
-            "steps": 9,
-            "guidance_scale": 2.0,
-            "negative_prompt": "Bag",
-            "solver": "heun",
-            "priority": 3,
-            "background": "transparent",
-            "quality": "hd",
-            "style": "vivid",
+            **RENDERING,
+            "image": "AAAB",
+            "mask": "AAAA",
+            "task": "inpaint",
+            "strength": 0.5,
+            "input_fidelity": "high",
         },
+    ),
+    (
+        VariationRequest,
+        "images/variations",
+        {"model": "retoucher", "image": "AAAA", "seed": 1, "output_format": "webp"},
+        {**RENDERING, "image": "AAAB", "strength": 0.5},
     ),
     (
         AnomalyRequest,
