@@ -1,18 +1,21 @@
-"""The training loop the text models share: schedule, clipping, progress, and a checkpoint to go on from.
+"""The training loop of the models: schedule, clipping, progress, a running average, and a checkpoint to go on from.
 
 Knows neither data nor architecture: a model comes with a function that gives the loss of a step.
 """
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from model_store.export.draft import Progress
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -105,31 +108,40 @@ def dropout(x: Tensor, chance: float) -> Tensor:
     return x * (keep.to(x.dtype) * (256 / (256 - cut)))
 
 
+def draws(seed: int, step: int) -> torch.Generator:
+    """The random numbers of one training step: those of a run that goes on from a checkpoint are those of one that never stopped."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
 def fit(
     model: nn.Module,
     loss: Callable[[int], Tensor],
     optimizers: Sequence[Optimizer],
     schedule: Schedule,
     *,
-    evaluate: Callable[[], float],
     progress: Progress,
+    evaluate: Callable[[], float] | None = None,
+    figure: str = "nats_per_char",
+    after: Callable[[int], None] = lambda _: None,
     checkpoint: Checkpoint | None = None,
 ) -> None:
     """Train `model` in place; it is left in evaluation mode.
 
-    `loss(step)` is the mean loss of the step's batch; `evaluate()` the held-out nats per character, taken every
-    `schedule.evaluate_every` steps, where the checkpoint is written too. The schedule scales the rate each parameter group
-    was made with. Where there is a checkpoint, training goes on from it.
+    `loss(step)` is the mean loss of the step's batch (0-based), `after(step)` comes behind its update; `evaluate()` is the held-out
+    `figure`, taken every `schedule.evaluate_every` steps, where the checkpoint is written too. The schedule scales the rate each
+    parameter group was made with. Where there is a checkpoint, training goes on from it.
     """
     peaks = [[float(group["lr"]) for group in each.param_groups] for each in optimizers]
     done = checkpoint.load(model, optimizers) if checkpoint else 0
     model.train()
     for step in range(done, schedule.steps):
         figures = {"loss": _update(model, loss(step), optimizers, peaks, schedule.rate(step))}
+        after(step)
         if (step + 1) % schedule.evaluate_every == 0 or step + 1 == schedule.steps:
-            model.eval()
-            figures["nats_per_char"] = evaluate()
-            model.train()
+            if evaluate:
+                model.eval()
+                figures[figure] = evaluate()
+                model.train()
             if checkpoint:
                 checkpoint.save(step + 1, model, optimizers)
         progress(step + 1, schedule.steps, figures)
@@ -147,3 +159,50 @@ def _update(
         optimizer.step()
         optimizer.zero_grad()
     return float(loss.detach())
+
+
+class Learner(nn.Module, Generic[Net]):
+    """The net that is trained, and the running average of its weights, which is what is used of it: a checkpoint holds both."""
+
+    newest: Net
+    average: Net
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.newest, self.average = net, deepcopy(net).requires_grad_(requires_grad=False)
+
+    @torch.no_grad()
+    def follow(self, step: int, keep: float) -> None:
+        """Move the average by the share 1 - keep to the newest weights, faster in the first steps (`step` counts from 0)."""
+        share = max(1.0 - keep, 9.0 / (step + 10.0))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.newest.parameters()), share)
+
+
+def fit_average(
+    net: Net,
+    loss: Callable[[int], Tensor],
+    optimizer: Optimizer,
+    schedule: Schedule,
+    keep: float,
+    *,
+    progress: Progress,
+    evaluate: Callable[[Net], float] | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Net:
+    """Train `net` in place as `fit` does; the average of its weights, of which a step keeps `keep`, comes back, ready to use.
+
+    `evaluate` takes the held-out loss of the average.
+    """
+    learner = Learner(net)
+    fit(
+        learner,
+        loss,
+        [optimizer],
+        schedule,
+        progress=progress,
+        evaluate=(lambda: evaluate(learner.average)) if evaluate else None,
+        figure="held_out_loss",
+        after=lambda step: learner.follow(step, keep),
+        checkpoint=checkpoint,
+    )
+    return learner.average

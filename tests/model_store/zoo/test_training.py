@@ -8,7 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from model_store.zoo.training import Checkpoint, Rates, Schedule, dropout, fit, in_bfloat16, optimizers
+from model_store.zoo.training import (
+    Checkpoint,
+    Learner,
+    Rates,
+    Schedule,
+    draws,
+    dropout,
+    fit,
+    fit_average,
+    in_bfloat16,
+    optimizers,
+)
 
 
 def nothing(step: int, total: int, figures: Mapping[str, float]) -> None:
@@ -84,6 +95,107 @@ def test_the_schedule_scales_each_groups_own_rate() -> None:
     schedule = Schedule(steps=4, warmup=0, evaluate_every=100)
     fit(line, line.loss, [optimizer], schedule, evaluate=line.evaluate, progress=nothing)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.25 * schedule.rate(3))
+
+
+def test_what_is_evaluated_has_a_name() -> None:
+    line, seen = Line(), set[str]()
+    fit(
+        line,
+        line.loss,
+        [torch.optim.SGD(line.parameters(), lr=0.1)],
+        Schedule(2, warmup=0, evaluate_every=1),
+        evaluate=line.evaluate,
+        progress=lambda step, total, figures: seen.update(figures),
+        figure="held_out_loss",
+    )
+    assert seen == {"loss", "held_out_loss"}
+
+
+def test_nothing_needs_to_be_evaluated() -> None:
+    line, after, seen = Line(), list[int](), list[dict[str, float]]()
+    fit(
+        line,
+        line.loss,
+        [torch.optim.SGD(line.parameters(), lr=0.1)],
+        Schedule(3, warmup=0, evaluate_every=1),
+        after=after.append,
+        progress=lambda step, total, figures: seen.append(dict(figures)),
+    )
+    assert after == [0, 1, 2]
+    assert [set(each) for each in seen] == [{"loss"}] * 3
+    assert line.modes == [True] * 3
+
+
+def test_the_numbers_of_a_step_are_its_own() -> None:
+    first, again, next_step, other_seed = (
+        torch.randn(3, generator=draws(*key)) for key in ((0, 5), (0, 5), (0, 6), (1, 5))
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, next_step)
+    assert not torch.equal(first, other_seed)
+
+
+def test_the_average_follows_fast_at_first() -> None:
+    learner = Learner(nn.Linear(1, 1))
+    nn.init.zeros_(learner.newest.weight)
+    nn.init.ones_(learner.average.weight)
+    learner.follow(0, keep=0.99)
+    assert learner.average.weight.item() == pytest.approx(0.1)
+    learner.follow(10_000, keep=0.99)
+    assert learner.average.weight.item() == pytest.approx(0.099)
+
+
+def slope() -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(1, 1)
+
+
+def average(
+    net: nn.Linear, seen: list[dict[str, float]], checkpoint: Checkpoint | None = None, stop: int = 6
+) -> nn.Linear:
+    """Learn to double in six steps; `stop` is one that is never done."""
+
+    def loss(step: int) -> Tensor:
+        if step == stop:
+            raise KeyboardInterrupt
+        x = torch.randn(8, 1, generator=draws(0, step))
+        error: Tensor = net(x) - 2 * x
+        return error.square().mean()
+
+    return fit_average(
+        net,
+        loss,
+        torch.optim.AdamW(net.parameters(), lr=0.1),
+        Schedule(6, warmup=0, evaluate_every=2),
+        0.5,
+        progress=lambda step, total, figures: seen.append(dict(figures) | {"step": step}),
+        evaluate=lambda average: average.weight.item(),
+        checkpoint=checkpoint,
+    )
+
+
+def test_what_is_learned_is_the_average() -> None:
+    net, seen = slope(), list[dict[str, float]]()
+    first = net.weight.item()
+    found = average(net, seen)
+    assert not found.training
+    assert found is not net
+    assert first < found.weight.item() < net.weight.item() < 2
+    assert seen[-1]["held_out_loss"] == found.weight.item()
+    assert [each["step"] for each in seen if "held_out_loss" in each] == [2, 4, 6]
+    assert seen[-1]["loss"] < seen[0]["loss"]
+
+
+def test_an_average_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    checkpoint, seen = Checkpoint(tmp_path / "average.ckpt"), list[dict[str, float]]()
+    expected = average(slope(), [])
+    with pytest.raises(KeyboardInterrupt):
+        average(slope(), [], checkpoint, stop=3)
+    found = average(slope(), seen, checkpoint)
+    assert seen[0]["step"] == 3
+    assert torch.equal(found.weight, expected.weight)
+    finished = average(slope(), [], checkpoint)
+    assert torch.equal(finished.weight, expected.weight)
 
 
 def test_a_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
