@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from model_store.imaging import Image
+from model_store.imaging import Denoise, Image
 from model_store.manifest import Provenance
 
 CLASS_NAMES: Final = (
@@ -118,10 +118,21 @@ def provenance(model: nn.Module, recipe: str, *, seed: int, steps: int) -> Prove
 
 
 def image_part(
-    generator: str | None = None, noise: str | None = None, classes: tuple[str, ...] = ()
+    generator: str | None = None,
+    noise: str | None = None,
+    classes: tuple[str, ...] = (),
+    denoise: Denoise | None = None,
 ) -> Image:
-    """Describe the pictures, and where new ones can be drawn, the graph that does and its noise input."""
-    return Image(channels=1, height=SIDE, width=SIDE, classes=classes, generator=generator, noise=noise)
+    """Describe the pictures, and where new ones can be drawn, the graph that does and its noise input, or how in steps."""
+    return Image(
+        channels=1,
+        height=SIDE,
+        width=SIDE,
+        classes=classes,
+        generator=generator,
+        noise=noise,
+        denoise=denoise,
+    )
 
 
 def batches(count: int, size: int, steps: int, seed: int) -> Iterator[Tensor]:
