@@ -10,14 +10,13 @@ import pytest
 from model_store.manifest import Graph
 from model_store.session import Session, choose_device, open_graph
 from model_store.store import Store, shipped
-from model_store.zoo.fashion import CLASS_NAMES
+from model_store.zoo.fashion import SIDE
 
 GRAPHS = [
-    ("fashion-ae", "reconstruct"),
-    ("fashion-ae", "decode"),
-    ("fashion-vae", "reconstruct"),
-    ("fashion-vae", "decode"),
-    ("fashion-gan", "generate"),
+    (name, graph)
+    for name in Store(shipped()).names()
+    if (manifest := Store(shipped()).manifest(name)).image
+    for graph in manifest.graphs
 ]
 LARGEST_BYTES = {"fashion-ae": 1_500_000, "fashion-vae": 3_000_000, "fashion-gan": 4_000_000}
 
@@ -35,11 +34,12 @@ def feeds(graph: Graph, count: int) -> dict[str, npt.NDArray[Any]]:
     generator = np.random.default_rng(0)
     values: dict[str, npt.NDArray[Any]] = {}
     for each in graph.inputs:
-        shape = [count if size == "batch" else int(size) for size in each.shape]
-        if each.dtype == "int64":
-            values[each.name] = generator.integers(0, len(CLASS_NAMES), shape)
-        else:
+        sizes = {"batch": count, "height": SIDE, "width": SIDE}
+        shape = [sizes[size] if isinstance(size, str) else size for size in each.shape]
+        if each.dtype == "float32":
             values[each.name] = generator.random(shape, np.float32)
+        else:  # a class, a task, a token or how many there are
+            values[each.name] = generator.integers(0, 4, shape).astype(each.dtype)
     return values
 
 
