@@ -121,7 +121,7 @@ class EncoderModel:
 
 
 class OneShotModel:
-    """A model that answers in one step: autoencoder, VAE, GAN."""
+    """A model that answers in one step: autoencoder, VAE, GAN, discriminator."""
 
     def __init__(self, package: Package, config: HostConfig, device: Device, metrics: Metrics) -> None:
         self.manifest = manifest = package.manifest
@@ -137,7 +137,7 @@ class OneShotModel:
             manifest.name, program, metrics, max_waiting=config.max_waiting
         )
         self.autoencoding = (
-            _autoencoding(package, config.max_image_pixels) if "reconstruct" in graphs else None
+            _autoencoding(package, config.max_image_pixels) if Autoencoding.serves(manifest) else None
         )
         image = manifest.image
         self.drawing = (
@@ -148,6 +148,8 @@ class OneShotModel:
         self.limits = _limits(manifest)
         if self.editing:
             self.limits |= self.editing.limits
+        if self.autoencoding and self.autoencoding.reads:
+            self.limits["input_shape"] = list(self.autoencoding.items.shape)
 
 
 class FlowModel:
@@ -275,9 +277,6 @@ def _limits(manifest: Manifest) -> dict[str, object]:
     if manifest.image:
         limits["size"] = f"{manifest.image.width}x{manifest.image.height}"
         limits["classes"] = list(manifest.image.classes)
-    if "reconstruct" in manifest.graphs:
-        inputs = {tensor.role: tensor for tensor in manifest.graphs["reconstruct"].inputs}
-        limits["input_shape"] = list(inputs["input"].shape[1:])
     if manifest.scoring:
         limits["scores"] = {name: c.threshold for name, c in manifest.scoring.calibrations.items()}
     return limits

@@ -23,6 +23,7 @@ Task = Literal[
     "image-generation",
     "image-to-image",
     "reconstruction",
+    "anomaly-detection",
 ]
 Family = Literal["autoencoder", "vae", "gan", "lstm", "transformer", "flow", "diffusion", "linear"]
 Capability = Literal[
@@ -178,7 +179,11 @@ class Calibration(Part):
 
 
 class Scoring(Part):
-    """Anomaly scores the `reconstruct` graph computes (output role `score.<name>`); higher is less normal."""
+    """Anomaly scores that a graph computes of `input`, each an output `score.<name>` f32 [batch]; higher is less normal.
+
+    The graph is `score`, or `reconstruct`, which also redraws the input. Either may show where, as `error_map`, which has the
+    input's shape and values in [0, 1], and give a `latent`; an input `noise` is drawn by a request's seed and zero without one.
+    """
 
     default: str
     calibrations: dict[str, Calibration]
@@ -260,6 +265,18 @@ class Manifest(Part):
             step = self.graphs.get("step")
             if not {"adapter", "adapter_row"} <= {each.name for each in (step.inputs if step else ())}:
                 raise ValueError("the graph 'step' does not take which adapter a row wants")
+        return self
+
+    @model_validator(mode="after")
+    def _scores_are_computed(self) -> Self:
+        if self.scoring is None:
+            if "score" in self.capabilities:
+                raise ValueError("scores need a calibration")
+            return self
+        computed = {each.role for graph in self.graphs.values() for each in graph.outputs}
+        missing = sorted({f"score.{name}" for name in self.scoring.calibrations} - computed)
+        if missing:
+            raise ValueError(f"no graph computes {', '.join(missing)}")
         return self
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 `text`        "+1" decoder: after token t comes t + 1. Its runner-up tells what state it was given (see `text`)
 `autoencoder` reconstructs what is at most 0.5 bright; brighter is the anomaly. `variational` adds noise and spread
 `generator`   draws a flat picture whose brightness is (class + sigmoid(noise)) / classes
+`scorer`      scores how bright an item is, and redraws nothing
 Each returns the sealed package folder `<store>/<name>/<version>`, so `<store>` is a store; `store` makes one of each.
 """
 
@@ -314,6 +315,32 @@ def generator(
         "image": image_fields(channels, size) | image,
     }
     return build(folder, name, version, fields, {"generate": (sketch, feeds)})
+
+
+def scorer(folder: Path, *, name: str = "tiny-score", version: str = "1", mapped: bool = False) -> Path:
+    """Scores without reconstructing: `score.bright` is the mean, less a half, so that it may be negative.
+
+    `mapped`: with an error map, which is the item itself.
+    """
+    sketch = Sketch()
+    source = sketch.input("input", "float32", "batch", 1, 8, 8)
+    mean = sketch("ReduceMean", source, sketch.constant([1, 2, 3], "int64"), keepdims=0)
+    sketch("Sub", mean, sketch.constant(0.5, "float32"), into=["score.bright"])
+    sketch.output("score.bright", "float32", "batch")
+    if mapped:
+        sketch("Identity", source, into=["error_map"])
+        sketch.output("error_map", "float32", "batch", 1, 8, 8)
+    calibration = {"scores": "bright.npy", "threshold": -0.1, "quantile": 0.95, "data": "made up"}
+    fields = {
+        "task": "anomaly-detection",
+        "family": "gan",
+        "capabilities": ["score"],
+        "image": image_fields(1, 8),
+        "scoring": {"default": "bright", "calibrations": {"bright": calibration}},
+    }
+    feeds: dict[str, Array] = {"input": np.linspace(0, 1, 128, dtype=np.float32).reshape(2, 1, 8, 8)}
+    normal = np.linspace(-0.5, 0, 101, dtype=np.float32)
+    return build(folder, name, version, fields, {"score": (sketch, feeds)}, {"bright.npy": npy(normal)})
 
 
 def image_fields(channels: int, size: int) -> dict[str, Any]:

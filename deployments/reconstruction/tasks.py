@@ -1,4 +1,4 @@
-"""What reconstruct, score, encode, decode and interpolate mean to an autoencoder's graphs."""
+"""What reconstruct, score, encode, decode and interpolate mean to the graphs of a one-step model."""
 
 import math
 from bisect import bisect_left
@@ -27,10 +27,13 @@ from deployments.messages import (
 from deployments.oneshot import Result, Task
 from deployments.pictures import MAX_PIXELS, encode, heat
 from deployments.randomness import noise
-from model_store.manifest import Manifest, Scoring
+from model_store.manifest import Graph, Manifest, Scoring, Tensor
 
 Floats: TypeAlias = NDArray[np.float32]
 
+# Graphs that read items, those that compute least first.
+_READERS: Final = ("score", "encode", "reconstruct")
+_DECODE: Final = "decode"
 _PREFIX: Final = "score."
 
 
@@ -60,23 +63,56 @@ def normalized(score: float, threshold: float) -> float:
     return 1 / (1 + math.exp(-max(-60.0, min(60.0, (score - threshold) / scale))))
 
 
+class _Reader:
+    """What a graph takes beside items of a `shape`, and the roles of what it computes."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.shape = _shape(graph.inputs, "input")
+        drawn = _shape(graph.inputs, "noise")
+        self.noise = int(drawn[-1]) if drawn else 0
+        self.outputs = {tensor.role for tensor in graph.outputs}
+
+
+def _shape(tensors: Sequence[Tensor], role: str) -> tuple[int | str, ...]:
+    """One row's shape; empty where there is no such tensor."""
+    return next((tensor.shape[1:] for tensor in tensors if tensor.role == role), ())
+
+
+def _cannot(what: str) -> BadRequest:
+    return BadRequest(f"This model does not {what}.", code="task_not_supported", param="model")
+
+
 class Autoencoding:
-    """Prepares and finishes the requests of one autoencoder or VAE."""
+    """Prepares and finishes the requests of one model that reads items or decodes latents.
+
+    Each request runs the first graph that computes all it wants: scores need no reconstruction.
+    """
 
     def __init__(
         self, manifest: Manifest, calibrations: dict[str, Calibrated], most_pixels: int = MAX_PIXELS
     ) -> None:
-        graph = manifest.graphs["reconstruct"]
-        inputs = {tensor.role: tensor for tensor in graph.inputs}
-        shape = tuple(int(size) for size in inputs["input"].shape[1:])
-        self.items = Items(shape, manifest.image, most_pixels)
-        self._outputs = {tensor.role: tensor for tensor in graph.outputs}
-        self._noise = int(inputs["noise"].shape[-1]) if "noise" in inputs else 0
-        self._latent = int(self._outputs["latent"].shape[-1]) if "latent" in self._outputs else 0
+        self._readers = {name: _Reader(manifest.graphs[name]) for name in _READERS if name in manifest.graphs}
+        decode = manifest.graphs.get(_DECODE)
+        self._latent = int(_shape(decode.inputs, "latent")[-1]) if decode else 0
+        shapes = [reader.shape for reader in self._readers.values()]
+        shapes += [_shape(decode.outputs, "output")] if decode else []
+        self.items = Items(tuple(map(int, shapes[0])), manifest.image, most_pixels)
         self._scoring: Scoring | None = manifest.scoring
         self._calibrations = calibrations
-        self._error = manifest.scoring.default if manifest.scoring else None
+        error = manifest.scoring.default if manifest.scoring else ""
+        redrawn = [r for r in self._readers.values() if {"reconstruction", _PREFIX + error} <= r.outputs]
+        self._error = error if redrawn else None
         self.calibration = f"{manifest.name}:{manifest.version}"
+
+    @classmethod
+    def serves(cls, manifest: Manifest) -> bool:
+        """Whether the model has any graph for this."""
+        return not manifest.graphs.keys().isdisjoint((*_READERS, _DECODE))
+
+    @property
+    def reads(self) -> bool:
+        """Whether it takes items."""
+        return bool(self._readers)
 
     # -- requests to tasks ---------------------------------------------------------------------------------------------
 
@@ -110,24 +146,26 @@ class Autoencoding:
 
     def encode(self, request: Encode) -> list[Task]:
         """One task an item."""
-        wanted = ("latent", "spread") if "spread" in self._outputs else ("latent",)
-        return self._tasks(request.items, wanted, None)
+        spread = "spread" in self._reader("latent")[1].outputs
+        return self._tasks(request.items, ("latent", "spread") if spread else ("latent",), None)
 
     def decode(self, request: Decode) -> list[Task]:
         """One task a latent."""
+        self._check_decodes()
         return [
             self._decoding(vector(z, self._latent, f"latents[{i}]"), i) for i, z in enumerate(request.latents)
         ]
 
     def ends(self, request: Interpolate) -> tuple[Task | Floats, Task | Floats]:
         """Both ends of an interpolation: the latent itself, or the task that finds an item's."""
+        self._check_decodes()
         start = self._end(request.start, "from", 0)
         return start, self._end(request.end, "to", int(isinstance(start, Task)))
 
     def _end(self, end: Item | Numbers, param: str, place: int) -> Task | Floats:
         if isinstance(end, ImageItem | TensorItem):
-            feeds = {"input": self.items.read(end, param), **self._feeds(None, place)}
-            return Task("reconstruct", feeds, ("latent",), place)
+            name, reader = self._reader("latent")
+            return Task(name, self._feeds(reader, end, param, None, place), ("latent",), place)
         return vector(end, self._latent, param)
 
     def interpolate(self, request: Interpolate, start: Floats, end: Floats) -> list[Task]:
@@ -136,30 +174,40 @@ class Autoencoding:
         return [self._decoding(latent, place) for place, latent in enumerate(path)]
 
     def _tasks(self, items: Sequence[Item], outputs: tuple[str, ...], seed: int | None) -> list[Task]:
+        name, reader = self._reader(*outputs)
         return [
-            Task(
-                "reconstruct",
-                {"input": self.items.read(item, f"input[{i}]"), **self._feeds(seed, i)},
-                outputs,
-                i,
-            )
+            Task(name, self._feeds(reader, item, f"input[{i}]", seed, i), outputs, i)
             for i, item in enumerate(items)
         ]
 
-    def _feeds(self, seed: int | None, place: int) -> dict[str, Floats]:
-        if not self._noise:
+    def _reader(self, *outputs: str) -> tuple[str, _Reader]:
+        for name, reader in self._readers.items():
+            if reader.outputs.issuperset(outputs):
+                return name, reader
+        raise _cannot(f"compute {' and '.join(outputs)}")
+
+    def _feeds(
+        self, reader: _Reader, item: Item, param: str, seed: int | None, place: int
+    ) -> dict[str, Floats]:
+        feeds = {"input": self.items.read(item, param)}
+        if not reader.noise:
             if seed is not None:
                 raise BadRequest("This model is deterministic and takes no seed.", param="seed")
-            return {}
+            return feeds
         if seed is None:  # the mean of the posterior
-            return {"noise": np.zeros(self._noise, np.float32)}
-        return {"noise": noise(seed, place, self._noise)}
+            return feeds | {"noise": np.zeros(reader.noise, np.float32)}
+        return feeds | {"noise": noise(seed, place, reader.noise)}
 
     def _decoding(self, latent: Floats, place: int) -> Task:
-        return Task("decode", {"latent": latent}, ("output",), place)
+        return Task(_DECODE, {"latent": latent}, ("output",), place)
+
+    def _check_decodes(self) -> None:
+        if not self._latent:
+            raise _cannot("decode latents")
 
     def _map(self) -> str:
-        if "error_map" not in self._outputs or not self.items.pictures:
+        mapped = any("error_map" in reader.outputs for reader in self._readers.values())
+        if not mapped or not self.items.pictures:
             raise BadRequest("This model has no error map.", param="return")
         return "error_map"
 

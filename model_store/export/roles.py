@@ -11,6 +11,7 @@ Guess: TypeAlias = Callable[[Tensor], bool]
 
 GRAPH_NAMES: Final[Mapping[Task, str]] = {
     "reconstruction": "reconstruct",
+    "anomaly-detection": "score",
     "image-generation": "generate",
     "text-generation": "step",
 }
@@ -18,6 +19,7 @@ GRAPH_NAMES: Final[Mapping[Task, str]] = {
 
 NEEDED_INPUTS: Final[Mapping[Task, tuple[str, ...]]] = {
     "reconstruction": ("input",),
+    "anomaly-detection": ("input",),
     "image-generation": ("noise",),
     "text-generation": ("input_ids", "select"),
 }
@@ -34,6 +36,7 @@ _CAPABILITIES: Final[Mapping[Task, Capability]] = {
     "image-generation": "generate_image",
     "image-to-image": "edit_image",
     "reconstruction": "reconstruct",
+    "anomaly-detection": "score",
 }
 
 

@@ -244,7 +244,8 @@ def _item(manifest: Manifest) -> dict[str, object]:
     """Something no model was trained on: a slope from black to white."""
     image = manifest.image
     if image is None:
-        shape = [size for size in manifest.graphs["reconstruct"].inputs[0].shape[1:] if isinstance(size, int)]
+        graph = manifest.graphs.get("score") or manifest.graphs["reconstruct"]
+        shape = [size for size in graph.inputs[0].shape[1:] if isinstance(size, int)]
         return {"tensor": {"shape": shape, "dtype": "float32", "data": [0.0] * math.prod(shape)}}
     slope = Image.linear_gradient("L").resize((image.width, image.height))
     file = io.BytesIO()

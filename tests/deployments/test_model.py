@@ -36,6 +36,11 @@ def load(opened: Package, registry: CollectorRegistry | None = None, **config: A
             {"size": "8x8", "classes": [], "input_shape": [1, 8, 8], "scores": {"l1": 0.095, "peak": 0.095}},
         ),
         ("tiny-gan", OneShotModel, {"size": "8x8", "classes": ["circle", "square", "cross"]}),
+        (
+            "tiny-score",
+            OneShotModel,
+            {"size": "8x8", "classes": [], "input_shape": [1, 8, 8], "scores": {"bright": -0.1}},
+        ),
     ],
 )
 def test_a_package_becomes_a_model_with_a_card(

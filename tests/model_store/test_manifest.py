@@ -225,6 +225,18 @@ def test_the_default_score_needs_a_calibration() -> None:
         Scoring(default="l2", calibrations={"l1": calibration})
 
 
+def test_a_score_is_computed_and_calibrated(tmp_path: Path) -> None:
+    packages.scorer(tmp_path)
+    given = fields(tmp_path, "tiny-score")
+    assert Manifest.model_validate_json(json.dumps(given)).scoring
+    with pytest.raises(ValidationError, match="scores need a calibration"):
+        Manifest.model_validate_json(json.dumps(given | {"scoring": None}))
+    calibrations = given["scoring"]["calibrations"]
+    given["scoring"]["calibrations"] = calibrations | {"dark": calibrations["bright"]}
+    with pytest.raises(ValidationError, match=r"no graph computes score\.dark"):
+        Manifest.model_validate_json(json.dumps(given))
+
+
 # -- the digest -------------------------------------------------------------------------------------------------------
 
 
