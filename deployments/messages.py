@@ -300,6 +300,7 @@ class Draw:
     guidance: float | None = None  # scale; 1: none
     negative: str | None = None  # what to be guided away from
     solver: str | None = None
+    truncation: float | None = None  # of a style, towards their mean; 1: none
     source: Source | None = None
     previews: int = 0  # pictures of what is foretold, on the way
     format: Literal["png", "jpeg", "webp"] = "png"

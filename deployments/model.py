@@ -29,8 +29,10 @@ from deployments.text.sequence import Sequence
 from deployments.text.slots import Slots
 from deployments.text.template import Template
 from deployments.text.vocabulary import Vocabulary
+from model_store.errors import BrokenFiles
+from model_store.imaging import Style
 from model_store.manifest import Manifest
-from model_store.session import Device, Session, open_graph
+from model_store.session import Array, Device, Session, open_graph
 from model_store.store import Package
 
 
@@ -140,9 +142,7 @@ class OneShotModel:
             _autoencoding(package, config.max_image_pixels) if Autoencoding.serves(manifest) else None
         )
         image = manifest.image
-        self.drawing = (
-            Drawing(manifest, Files(manifest, config)) if image and image.generator and image.noise else None
-        )
+        self.drawing = _drawing(package, config)
         self.editing = Editing(manifest, Files(manifest, config)) if image and image.edit else None
         self.item_numbers = self.autoencoding.items.numbers if self.autoencoding else 0
         self.limits = _limits(manifest)
@@ -272,11 +272,30 @@ def _autoencoding(package: Package, most_pixels: int) -> Autoencoding:
     return Autoencoding(package.manifest, calibrations, most_pixels)
 
 
+def _drawing(package: Package, config: HostConfig) -> Drawing | None:
+    manifest, image = package.manifest, package.manifest.image
+    if image is None or image.generator is None or image.noise is None:
+        return None
+    mean = _mean_style(package, image.style) if image.style else None
+    return Drawing(manifest, Files(manifest, config), mean)
+
+
+def _mean_style(package: Package, style: Style) -> Array:
+    """Raises BrokenFiles where it is no mean of such styles."""
+    mean: Array = np.load(io.BytesIO(package.read(style.mean)), allow_pickle=False)
+    made = next(each.shape for each in package.manifest.graphs[style.mapping].outputs if each.role == "style")
+    if mean.dtype != np.float32 or mean.shape != made[1:][len(made) - 1 - mean.ndim :]:
+        raise BrokenFiles(f"the mean style, {mean.dtype}{list(mean.shape)}, is of no style {list(made[1:])}")
+    return mean
+
+
 def _limits(manifest: Manifest) -> dict[str, object]:
     limits: dict[str, object] = {}
     if manifest.image:
         limits["size"] = f"{manifest.image.width}x{manifest.image.height}"
         limits["classes"] = list(manifest.image.classes)
+        if manifest.image.style:
+            limits["truncation"] = manifest.image.style.truncation
     if manifest.scoring:
         limits["scores"] = {name: c.threshold for name, c in manifest.scoring.calibrations.items()}
     return limits

@@ -19,15 +19,19 @@ from model_store.session import Array, Binding, Session
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One row's inputs, by role, without a batch dimension; `outputs` are the roles it wants back."""
+    """One row's inputs, by role, without a batch dimension; `outputs` are the roles it wants back.
+
+    `then` makes its next task of them, quickly: it is called in the engine's thread.
+    """
 
     graph: str
     feeds: Mapping[str, Array]
     outputs: tuple[str, ...]
     place: int = 0  # among its request's tasks
+    then: "Callable[[Result], Task] | None" = None
 
 
-Result = dict[str, Array]
+Result: TypeAlias = dict[str, Array]
 Sizes: TypeAlias = tuple[int, ...]
 Done = tuple[int, Result]  # the task's place, its outputs by role
 TaskRow = Row[Task, Done]
@@ -73,7 +77,7 @@ class OneShot:
         """Nothing to move."""
 
     def step(self, rows: Sequence[TaskRow]) -> list[tuple[TaskRow, Done]]:
-        """Run every row to its end, rows of one graph together."""
+        """Run every row, rows of one graph together; what has another graph to go through stays."""
         events: list[tuple[TaskRow, Done]] = []
         for key, batches in self._graphs.items():
             groups: dict[Sizes, list[TaskRow]] = {}
@@ -92,9 +96,14 @@ class OneShot:
         results = batches.run([row.work for row in group], size, sizes)
         self._step_seconds[key].observe(self._clock() - began)
         self._batch_rows[key].observe(len(group))
-        for row in group:
+        events = []
+        for row, result in zip(group, results, strict=True):
+            if row.work.then is not None:
+                row.work = row.work.then(result)
+                continue
             row.done = True
-        return [(row, (row.work.place, result)) for row, result in zip(group, results, strict=True)]
+            events.append((row, (row.work.place, result)))
+        return events
 
 
 class _Batches:

@@ -117,6 +117,17 @@ class Edit(Part):
         return self
 
 
+class Style(Part):
+    """A generator in two graphs: `mapping` makes a `style` [batch, ...] of the noise, the generator a picture of the style.
+
+    A class is the mapping's input `class_id` i64 [batch]. Styles may be moved towards their mean, which gives up variety for pictures that look right: mean + truncation (style - mean).
+    """
+
+    mapping: str
+    mean: RelativePath  # `.npy`, float32, of one row's shape or of its last dimensions
+    truncation: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
 class Image(Part):
     """What pictures go in and come out: values in [0, 1], channels first."""
 
@@ -127,10 +138,18 @@ class Image(Part):
     # The graph that draws pictures, and the role of its noise input (standard normal, one vector a row).
     generator: str | None = None
     noise: str | None = None
+    # With it, the noise is an input of its `mapping`.
+    style: Style | None = None
     denoise: Denoise | None = None
     # One for each tokenizer: what a prompt is to models that read words. Without: a class's name, or nothing.
     prompt: tuple[Prompt, ...] = ()
     edit: Edit | None = None
+
+    @model_validator(mode="after")
+    def _style_is_drawn(self) -> Self:
+        if self.style and not (self.generator and self.noise):
+            raise ValueError("a style needs a generator and the role of its noise")
+        return self
 
     @model_validator(mode="after")
     def _latent_fits(self) -> Self:

@@ -307,6 +307,18 @@ class Manifest(Part):
                 raise ValueError(f"the graph {name!r} does not take {', '.join(sorted(missing))}")
         return self
 
+    @model_validator(mode="after")
+    def _styles_are_drawn(self) -> Self:
+        if self.image and self.image.style:
+            mapping = self.graphs.get(self.image.style.mapping)
+            generator = self.graphs.get(self.image.generator or "")
+            if mapping is None or self.image.noise not in {each.role for each in mapping.inputs}:
+                raise ValueError(f"the graph {self.image.style.mapping!r} does not take {self.image.noise}")
+            made = {each.role for each in mapping.outputs}
+            if "style" not in made & {each.role for each in (generator.inputs if generator else ())}:
+                raise ValueError("a style is an output of its mapping and an input of the generator")
+        return self
+
     def named_files(self) -> set[str]:
         """Paths that any part of the manifest names."""
         named = {path for g in self.graphs.values() for path in (g.file, g.golden.inputs, g.golden.outputs)}
@@ -318,6 +330,8 @@ class Manifest(Part):
             named.add(self.encoder.tokenizer)
         if self.image:
             named.update(each.tokenizer for each in self.image.prompt)
+            if self.image.style:
+                named.add(self.image.style.mean)
         if self.scoring:
             named.update(c.scores for c in self.scoring.calibrations.values())
         return named

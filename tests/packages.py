@@ -3,6 +3,7 @@
 `text`        "+1" decoder: after token t comes t + 1. Its runner-up tells what state it was given (see `text`)
 `autoencoder` reconstructs what is at most 0.5 bright; brighter is the anomaly. `variational` adds noise and spread
 `generator`   draws a flat picture whose brightness is (class + sigmoid(noise)) / classes
+`styled`      draws one in two graphs, of a style
 `scorer`      scores how bright an item is, and redraws nothing
 Each returns the sealed package folder `<store>/<name>/<version>`, so `<store>` is a store; `store` makes one of each.
 """
@@ -315,6 +316,51 @@ def generator(
         "image": image_fields(channels, size) | image,
     }
     return build(folder, name, version, fields, {"generate": (sketch, feeds)})
+
+
+def styled(
+    folder: Path,
+    *,
+    name: str = "tiny-style",
+    version: str = "1",
+    truncation: float = 1.0,
+    mean: Array | None = None,
+) -> Path:
+    """Draws in two graphs: a style of 4 numbers, (class + 1) * noise, and a picture as bright as the sigmoid of its first.
+
+    The mean style is 2 everywhere, unless `mean` is given.
+    """
+    mapping, synthesis = Sketch(), Sketch()
+    noise = mapping.input("noise", "float32", "batch", 4)
+    scale = mapping("Cast", mapping.input("class_id", "int64", "batch"), to=TensorProto.FLOAT)
+    scale = mapping("Unsqueeze", scale, mapping.constant([1], "int64"))
+    mapping("Mul", noise, mapping("Add", scale, mapping.constant(1, "float32")), into=["style"])
+    mapping.output("style", "float32", "batch", 4)
+    first = synthesis("Gather", synthesis.input("style", "float32", "batch", 4), _int(synthesis, 0), axis=1)
+    bright = synthesis("Unsqueeze", synthesis("Sigmoid", first), synthesis.constant([1, 2, 3], "int64"))
+    synthesis("Mul", bright, synthesis.constant(np.ones((1, 8, 8)), "float32"), into=["output"])
+    synthesis.output("output", "float32", "batch", 1, 8, 8)
+    numbers = np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
+    style = {"mapping": "mapping", "mean": "mean_style.npy", "truncation": truncation}
+    drawn = {"classes": list(CLASSES), "generator": "synthesis", "noise": "noise", "style": style}
+    fields = {
+        "task": "image-generation",
+        "family": "gan",
+        "capabilities": ["generate_image"],
+        "image": image_fields(1, 8) | drawn,
+    }
+    graphs: dict[str, tuple[Sketch, dict[str, Array]]] = {
+        "synthesis": (synthesis, {"style": numbers}),
+        "mapping": (mapping, {"noise": numbers, "class_id": np.array([0, 2], np.int64)}),
+    }
+    return build(
+        folder,
+        name,
+        version,
+        fields,
+        graphs,
+        {"mean_style.npy": npy(np.full(4, 2, np.float32) if mean is None else mean)},
+    )
 
 
 def scorer(folder: Path, *, name: str = "tiny-score", version: str = "1", mapped: bool = False) -> Path:

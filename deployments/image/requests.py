@@ -13,6 +13,7 @@ import numpy as np
 from deployments.config import HostConfig
 from deployments.errors import BadRequest
 from deployments.image.developing import Developing
+from deployments.image.draw import check_no_style
 from deployments.image.files import Files
 from deployments.image.painting import Condition, Original, Painted, Painter, Painting, plan_back
 from deployments.image.wording import Wording
@@ -60,6 +61,7 @@ class Requests:
 
     def draw(self, request: Draw) -> Commission:
         """One painting for each picture. Raises BadRequest."""
+        check_no_style(request)
         self._files.check(request)
         size, scale = self._painter.size(request.size), self._painter.guidance(request.guidance)
         condition, tokens = self._wording.condition(request.prompt or "", "prompt", size, scale)

@@ -236,8 +236,10 @@ def _picture(manifest: Manifest) -> dict[str, object]:
 
 def takes_class(manifest: Manifest) -> bool:
     """Whether pictures are drawn of a class."""
-    graph = manifest.graphs.get((manifest.image and manifest.image.generator) or "")
-    return graph is not None and any(tensor.role == "class_id" for tensor in graph.inputs)
+    image = manifest.image
+    names = (image.generator, image.style and image.style.mapping) if image else ()
+    graphs = [manifest.graphs[name] for name in names if name in manifest.graphs]
+    return any(tensor.role == "class_id" for graph in graphs for tensor in graph.inputs)
 
 
 def _item(manifest: Manifest) -> dict[str, object]:

@@ -82,6 +82,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     packages.autoencoder(folder, name="tiny-vae", variational=True)
     packages.autoencoder(folder, name="tiny-colour", channels=3)
     packages.generator(folder)
+    packages.styled(folder)
     packages.scorer(folder)
     return folder
 

@@ -159,6 +159,7 @@ async def test_a_model_that_guides_itself(opened: Opened) -> None:
         ({"prompt": "triangle"}, "prompt", "unknown_class"),
         ({"negative": "cross"}, "negative_prompt", "invalid_value"),
         ({"negative": "dog", "guidance": 2.0}, "negative_prompt", "unknown_class"),
+        ({"truncation": 0.5}, "truncation", "invalid_value"),
     ],
 )
 async def test_what_cannot_be_drawn(opened: Opened, fields: dict[str, Any], param: str, code: str) -> None:

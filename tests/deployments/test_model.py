@@ -2,6 +2,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -14,6 +15,7 @@ from model_store.errors import BrokenFiles
 from model_store.package import Package
 from model_store.session import Device
 from model_store.store import Store
+from tests import packages
 from tests.flows import flow
 
 
@@ -36,6 +38,11 @@ def load(opened: Package, registry: CollectorRegistry | None = None, **config: A
             {"size": "8x8", "classes": [], "input_shape": [1, 8, 8], "scores": {"l1": 0.095, "peak": 0.095}},
         ),
         ("tiny-gan", OneShotModel, {"size": "8x8", "classes": ["circle", "square", "cross"]}),
+        (
+            "tiny-style",
+            OneShotModel,
+            {"size": "8x8", "classes": ["circle", "square", "cross"], "truncation": 1.0},
+        ),
         (
             "tiny-score",
             OneShotModel,
@@ -126,6 +133,13 @@ def test_a_model_that_cannot_reconstruct_or_draw_has_no_such_part(tiny: Path) ->
     assert isinstance(drawn, OneShotModel)
     assert isinstance(scored, OneShotModel)
     assert (drawn.autoencoding, scored.drawing) == (None, None)
+
+
+@pytest.mark.parametrize("mean", [np.zeros(3, np.float32), np.zeros((2, 4), np.float32), np.zeros(4)])
+def test_a_mean_style_is_one_of_its_styles(tmp_path: Path, mean: np.ndarray[Any, Any]) -> None:
+    packages.styled(tmp_path, mean=mean)
+    with pytest.raises(BrokenFiles, match=r"is of no style \[4\]"):
+        load(package(tmp_path, "tiny-style"))
 
 
 def test_a_text_model_needs_a_text_section(tiny: Path) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,31 @@ async def test_whole_numbers_are_bound_as_such(bench: OpenBench) -> None:
     ]
     (results,) = await bench("tiny-gan").run(tasks)
     assert [float(r["output"].mean()) for r in results] == pytest.approx([0.5 / 3, 1.5 / 3, 2.5 / 3])
+
+
+def doubled(value: float, then: int, place: int = 0) -> Task:
+    """Through `decode` once, and `then` more times, each with twice as much."""
+
+    def follow(result: Result) -> Task:
+        return doubled(2 * float(result["output"].mean()), then - 1, place)
+
+    return replace(decode(value, place), then=follow if then else None)
+
+
+async def test_a_row_goes_on_to_its_next_task(bench: OpenBench) -> None:
+    model = bench()
+    first, second = await model.run([doubled(0.1, 2), decode(0.25, 1)], [doubled(0.125, 1)])
+    assert [round(float(each["output"].mean()), 6) for each in (*first, *second)] == [0.4, 0.25, 0.25]
+    assert model.value("batch_rows_count", "decode") == 3
+    assert model.value("batch_rows_sum", "decode") == 3 + 2 + 1
+
+
+async def test_a_row_that_goes_on_in_a_later_graph_is_done_in_one_step(bench: OpenBench) -> None:
+    model = bench()
+    both = replace(reconstruct(0.75), then=lambda result: decode(float(result["score.l1"])))
+    ((result,),) = await model.run([both])
+    assert float(result["output"].mean()) == 0.25
+    assert model.value("batch_rows_sum", "reconstruct") == model.value("batch_rows_sum", "decode") == 1
 
 
 async def test_cancelled_rows_are_not_run(bench: OpenBench) -> None:

@@ -237,6 +237,28 @@ def test_a_score_is_computed_and_calibrated(tmp_path: Path) -> None:
         Manifest.model_validate_json(json.dumps(given))
 
 
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"noise": None}, "a style needs a generator and the role of its noise"),
+        ({"noise": "z"}, "the graph 'mapping' does not take z"),
+        ({"style": {"mapping": "map", "mean": "mean_style.npy"}}, "the graph 'map' does not take noise"),
+        ({"generator": "mapping"}, "a style is an output of its mapping and an input of the generator"),
+        ({"style": {"mapping": "mapping", "mean": "mean.npy"}}, "files without a digest: mean.npy"),
+        ({"style": {"mapping": "mapping", "mean": "mean_style.npy", "truncation": 0}}, "greater than 0"),
+    ],
+)
+def test_styles_go_from_one_graph_into_the_other(
+    tmp_path: Path, change: dict[str, Any], complaint: str
+) -> None:
+    packages.styled(tmp_path)
+    given = fields(tmp_path, "tiny-style")
+    assert Manifest.model_validate_json(json.dumps(given)).image
+    given["image"] |= change
+    with pytest.raises(ValidationError, match=complaint):
+        Manifest.model_validate_json(json.dumps(given))
+
+
 # -- the digest -------------------------------------------------------------------------------------------------------
 
 
