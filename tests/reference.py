@@ -28,6 +28,11 @@ _HEADLINES = {
         "feature_distance": "feature distance",
         "coverage": "coverage",
     },
+    "fashion-realism": {
+        "auroc.vae": "AUROC against samples of fashion-vae",
+        "auroc.gan": "of fashion-gan",
+        "auroc.noise": "against noise",
+    },
     "shakespeare-lstm": {"nats_per_char": "nats per character"},
     "shakespeare-gpt": {"nats_per_char": "nats per character"},
     "tldr-gpt": {"exact_match": "exactly the right command", "chrf": "chrF"},

@@ -16,6 +16,7 @@ NAMES: Final = (
     "fashion-flow",
     "tiles-flow",
     "tiles-edit",
+    "fashion-realism",
     "shakespeare-lstm",
     "shakespeare-gpt",
     "tldr-gpt",

@@ -116,10 +116,24 @@ class Discriminator(nn.Module):
         return score.float()
 
 
+@dataclass(frozen=True)
+class Pair:
+    """What a training leaves: the averaged generator, ready to sample, and the critic it learned from."""
+
+    generator: Generator
+    critic: Discriminator
+
+
 def train(data: Path, progress: Progress, recipe: Recipe = Recipe(), config: Config = Config()) -> Generator:
     """Train on the training split below `data`; the averaged generator comes back, ready to sample."""
+    return fit(fashion.read_split(data, "train"), progress, recipe, config).generator
+
+
+def fit(
+    known: fashion.Fashion, progress: Progress, recipe: Recipe = Recipe(), config: Config = Config()
+) -> Pair:
+    """Train both nets against each other on images and their classes."""
     torch.manual_seed(recipe.seed)
-    known = fashion.read_split(data, "train")
     generator, discriminator = Generator(config), Discriminator(config)
     averaged = deepcopy(generator)
     generator_step = _optimizer(generator, recipe)
@@ -140,7 +154,7 @@ def train(data: Path, progress: Progress, recipe: Recipe = Recipe(), config: Con
         _descend(generator_step, generator_loss)
         _average(averaged, generator, recipe.averaging)
         progress(step, recipe.steps, {"critic": critic_loss.item(), "generator": generator_loss.item()})
-    return settle(averaged, recipe, config)
+    return Pair(settle(averaged, recipe, config), discriminator.eval())
 
 
 def settle(generator: Generator, recipe: Recipe, config: Config) -> Generator:

@@ -93,7 +93,7 @@ def test_the_other_curl_lines(shipped: Service, tmp_path: Path) -> None:
 def test_every_line_the_terminal_offers_works(shipped: Service, tmp_path: Path) -> None:
     offered = re.findall(r"^curl .*?(?:\n  .*?)?$", shipped.output, re.MULTILINE)
     lines = [line for line in shipped.output.split("\n\n") if line.strip().startswith("curl")]
-    assert len(lines) == 7, offered
+    assert len(lines) == 8, offered
     for line in lines:
         output = shell(shipped, line, tmp_path)
         assert "error" not in output

@@ -81,6 +81,13 @@ def test_training_tells_every_step_and_comes_ready(data: Path) -> None:
     assert set(steps.figures) == {"critic", "generator"}
 
 
+def test_a_pair_comes_back_of_which_one_is_shipped(data: Path, model: fashion_gan.Generator) -> None:
+    pair = fashion_gan.fit(fashion.read_split(data, "train"), Steps(), BRIEF)
+    kept = model.state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in pair.generator.state_dict().items())
+    assert not pair.critic.training
+
+
 def test_training_is_the_same_again(data: Path, model: fashion_gan.Generator) -> None:
     again = fashion_gan.train(data, Steps(), BRIEF).state_dict()
     assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
