@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from deployments.errors import BadRequest
-from deployments.image.draw import check_one_step
+from deployments.image.draw import check_no_style, check_one_step
 from deployments.image.files import Files
 from deployments.messages import Draw, Output, Source
 from deployments.oneshot import Result, Task
@@ -85,6 +85,7 @@ class Editing:
 
     def _check(self, request: Draw, source: Source) -> None:
         check_one_step(request)
+        check_no_style(request)
         given = {"prompt": request.prompt, "seed": request.seeded or None, "strength": source.strength}
         for field, message in _UNREAD.items():
             if given[field] is not None:

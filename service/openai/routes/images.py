@@ -125,6 +125,7 @@ def _message(call: Call, body: Rendering, prompt: str, source: Source | None = N
         guidance=body.guidance_scale,
         negative=body.negative_prompt or None,
         solver=body.solver,
+        truncation=body.truncation,
         source=source,
         previews=body.partial_images,
         format=body.output_format,

@@ -64,6 +64,14 @@ class Rendering(Body):
             description="One of the model's: `euler`, `heun`, `ddim`, `dpm`. Absent: its first.",
         ),
     ] = None
+    truncation: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=1,
+            description="Of models with styles: how far from the mean one; less varies less. 1: none.",
+        ),
+    ] = None
     output_format: Format = "png"
     output_compression: Annotated[
         int | None, Field(ge=0, le=100, description="Quality of JPEG and WebP, 100 best. Absent: 90.")

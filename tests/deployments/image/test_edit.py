@@ -47,7 +47,7 @@ def pixels(data: bytes | None) -> np.ndarray[Any, Any]:
 async def edit(studio: Studio, image: bytes, model: str = "tiny-edit", **asked: Any) -> Any:
     beside = {
         name: asked.pop(name)
-        for name in ("n", "size", "seeded", "prompt", "steps", "background")
+        for name in ("n", "size", "seeded", "prompt", "steps", "background", "truncation")
         if name in asked
     }
     request = Draw(model, source=Source(image, **asked), **{"seeded": False, **beside})
@@ -124,6 +124,7 @@ MASK = png(np.ones((8, 8)))
         ("tiny-edit", {"task": "denoise", "prompt": "a cat"}, "prompt", "invalid_value"),
         ("tiny-edit", {"task": "denoise", "strength": 0.5}, "strength", "invalid_value"),
         ("tiny-edit", {"task": "denoise", "steps": 4}, "steps", "invalid_steps"),
+        ("tiny-edit", {"task": "denoise", "truncation": 0.5}, "truncation", "invalid_value"),
         ("tiny-edit", {"task": "denoise", "background": "transparent"}, "background", "invalid_background"),
         ("tiny-edit", {"task": "denoise", "variation": True}, "model", "task_not_supported"),
     ],

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from deployments.config import HostConfig
 from deployments.errors import BadRequest
 from deployments.image.draw import Drawing
+from deployments.image.files import Files
 from deployments.messages import Draw, Reply
 from deployments.model import OneShotModel
 from model_store.session import Array
@@ -66,8 +68,8 @@ async def test_a_package_says_how_much_is_truncated_unless_asked(tmp_path: Path,
     assert plain.image.style is not None
     style = plain.image.style.model_copy(update={"truncation": 0.5})
     image = plain.image.model_copy(update={"style": style})
-    manifest = opened.studio._models["tiny-style"].manifest
-    halved = Drawing(manifest, image, "synthesis", "noise", np.full(4, MEAN, np.float32))
+    manifest = opened.studio._models["tiny-style"].manifest.model_copy(update={"image": image})
+    halved = Drawing(manifest, Files(manifest, HostConfig()), np.full(4, MEAN, np.float32))
 
     def moved(each: Drawing, truncation: float | None) -> float:
         (task,) = each.prepare(Draw("m", "circle", truncation=truncation))

@@ -128,6 +128,8 @@ async def test_what_changes_nothing_is_accepted(http: httpx.AsyncClient, fields:
         ({"steps": 2.0}, "steps", "invalid_type"),
         ({"guidance_scale": 0.5}, "guidance_scale", "invalid_value"),
         ({"guidance_scale": 101}, "guidance_scale", "invalid_value"),
+        ({"truncation": 0}, "truncation", "invalid_value"),
+        ({"truncation": 1.5}, "truncation", "invalid_value"),
         ({"negative_prompt": 1}, "negative_prompt", "invalid_type"),
         ({"background": "white"}, "background", "invalid_value"),
         ({"priority": 5000}, "priority", "invalid_value"),

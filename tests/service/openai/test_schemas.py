@@ -48,6 +48,7 @@ RENDERING: dict[str, Any] = {
     "guidance_scale": 2.0,
     "negative_prompt": "Bag",
     "solver": "heun",
+    "truncation": 0.7,
     "priority": 3,
     "background": "transparent",
     "quality": "hd",
