@@ -55,7 +55,7 @@ class Requests:
         shape = (image.channels, image.height, image.width)
         self._items = Items(shape, image, config.max_image_pixels)
         self._size = (image.width, image.height)
-        self.limits = self._painter.limits()
+        self.limits = self._painter.limits() | wording.limits
 
     # -- pictures ----------------------------------------------------------------------------------------------------
 

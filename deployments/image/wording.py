@@ -25,6 +25,10 @@ class Wording:
         self._without = (
             image.denoise.most_guidance > 1
         )  # whether the model knows what no class in particular is
+        # Of the tokenizer that reads least.
+        self.limits: dict[str, object] = (
+            {"prompt_tokens": min(part.length for part in image.prompt)} if image.prompt else {}
+        )
         self._readers = [(part, _opened(tokenizers[part.tokenizer])) for part in image.prompt]
         self._taken = {
             each.role for name, graph in manifest.graphs.items() if name in GRAPHS for each in graph.inputs

@@ -76,6 +76,7 @@ def test_a_model_that_makes_pictures_in_steps(tmp_path: Path) -> None:
         "steps": 64,
         "guidance_scale": 10.0,
         "solvers": ["euler", "heun"],
+        "prompt_tokens": 12,
     }
 
 

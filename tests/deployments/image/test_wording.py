@@ -48,6 +48,8 @@ def test_words_are_padded_and_counted(flows: Path) -> None:
     assert condition.feeds["length"].item() == 3
     assert condition.feeds["length"].dtype == np.int32
     assert tokens == 3
+    assert wording(flows, "text-flow").limits == {"prompt_tokens": 12}
+    assert wording(flows, "tiny-flow").limits == {}
 
 
 def test_nothing_is_cut_silently(flows: Path) -> None:
