@@ -231,15 +231,15 @@ def _picture(manifest: Manifest) -> dict[str, object]:
         return {**_item(manifest), "task": task}
     if image and image.prompt:
         return {"prompt": "a red potion", "seed": 7}
-    return ({"prompt": image.classes[-1]} if image and takes_class(manifest) else {}) | {"seed": 7}
+    return {"prompt": image.classes[-1], "seed": 7} if image and takes_class(manifest) else {"seed": 7}
 
 
 def takes_class(manifest: Manifest) -> bool:
     """Whether pictures are drawn of a class."""
     image = manifest.image
-    names = (image.generator, image.style and image.style.mapping) if image else ()
+    names = (image.generator, image.style and image.style.mapping, "denoise") if image else ()
     graphs = [manifest.graphs[name] for name in names if name in manifest.graphs]
-    return any(tensor.role == "class_id" for graph in graphs for tensor in graph.inputs)
+    return any(tensor.role in ("class_id", "label") for graph in graphs for tensor in graph.inputs)
 
 
 def _item(manifest: Manifest) -> dict[str, object]:

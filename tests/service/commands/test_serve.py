@@ -10,7 +10,9 @@ from model_store.seal import seal
 from model_store.store import Store
 from service.commands.serve import examples, route_of
 from tests import packages
+from tests.edits import editor
 from tests.encoders import encoder
+from tests.flows import flow
 
 URL = "http://127.0.0.1:8000"
 
@@ -18,6 +20,9 @@ URL = "http://127.0.0.1:8000"
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = packages.store(tmp_path_factory.mktemp("store"))
+    flow(folder)
+    flow(folder, name="tiny-words", text=True)
+    editor(folder)
     encoder(folder, name="reader")
     encoder(folder, name="critic", classes=("cold", "hot"))
     place = packages.text(folder, name="talker")
@@ -40,6 +45,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         ("tiny-ae", "/v1/anomalies", "input"),
         ("tiny-vae", "/v1/anomalies", "input"),
         ("tiny-gan", "/v1/images/generations", "prompt"),
+        ("tiny-flow", "/v1/images/generations", "prompt"),
+        ("tiny-words", "/v1/images/generations", "prompt"),
+        ("tiny-edit", "/v1/images/edits", "task"),
     ],
 )
 def test_a_line_for_each_kind_of_model(store: Store, name: str, route: str, field: str) -> None:
