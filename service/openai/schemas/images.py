@@ -14,11 +14,12 @@ Background = Literal["auto", "transparent", "opaque"]
 
 
 Strength = Annotated[
-    float,
+    float | None,
     Field(
         gt=0,
         le=1,
-        description="Share of the way from noise that is gone again: 1 leaves nothing of the picture.",
+        description="Share of the way from noise that is gone again: 1 leaves nothing of the picture. Absent: 0.8; 0.6 of a "
+        "variation, 1 with a mask.",
     ),
 ]
 
@@ -38,7 +39,7 @@ class Rendering(Body):
     seed: Annotated[
         Seed | None,
         Field(
-            description="Of the first picture; the second has the seed behind it, and so on. Same seed, same bytes. "
+            description="Of the first picture; the second has the next one, and so on. Same seed, same bytes. "
             "Absent: drawn, and reported."
         ),
     ] = None
@@ -132,7 +133,7 @@ class EditRequest(Rendering):
         EditTask | None,
         Field(description="One of the model's. Absent: `inpaint` with a mask, else the only one there is."),
     ] = None
-    strength: Strength | None = None
+    strength: Strength = None
     input_fidelity: Annotated[Any, Neutral(())] = None
 
 
@@ -146,7 +147,7 @@ class VariationRequest(Rendering):
         str,
         Field(max_length=32_000, description="What it shows, where the model reads words or has classes."),
     ] = ""
-    strength: Strength | None = None
+    strength: Strength = None
 
 
 class ImageEntry(Wire):
