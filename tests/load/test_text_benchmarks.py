@@ -17,6 +17,7 @@ from deployments.studio import Studio
 from model_store.manifest import Manifest
 from tests import packages
 from tests.load import text_alone, text_costs, text_http, text_peers
+from tests.load.connection import AnswerError
 from tests.load.peers import llama, prepare, worker
 from tests.load.text_runs import Case, Rates, judged, medians, opened, prompt, rates, report, request, timed
 
@@ -167,14 +168,14 @@ def address() -> Iterator[str]:
 
 
 async def test_a_connection_reads_answer_after_answer(address: str) -> None:
-    connection = text_http.Connection(address, MODEL, 4)
+    connection = text_http.Stream(address, MODEL, 4)
     speed = await text_http.rate([connection.ask], tokens=4, answers=3, seed=0)
     connection.close()
     assert speed > 0
 
 
 async def test_an_answer_that_is_no_stream_is_an_error(address: str) -> None:
-    connection = text_http.Connection(address, "unknown", 4)
-    with pytest.raises(text_http.AnswerError, match="404"):
+    connection = text_http.Stream(address, "unknown", 4)
+    with pytest.raises(AnswerError, match="404"):
         await connection.ask((1, 2))
     connection.close()

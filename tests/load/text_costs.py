@@ -22,7 +22,7 @@ from deployments.studio import Studio
 from model_store.manifest import Manifest
 from model_store.store import Store
 from tests.load.text_runs import Case, judged, opened, report, run, table
-from tests.load.text_streams import decode_steps
+from tests.load.text_streams import graph_steps
 
 OVERHEAD = 0.05  # of a greedy step
 BESIDE = 250.0  # MB beside weights and caches
@@ -54,9 +54,9 @@ class Memory:
 
 async def step(studio: Studio, metrics: Metrics, model: str, case: Case, seed: int) -> tuple[float, float]:
     """Milliseconds of the graph, and of all, per decode step."""
-    steps, _, seconds = decode_steps(metrics, model)
+    steps, _, seconds = graph_steps(metrics, model)
     found = await run(studio, model, case, seed=seed)
-    after, _, busy = decode_steps(metrics, model)
+    after, _, busy = graph_steps(metrics, model)
     return (busy - seconds) / (after - steps) * 1e3, case.streams / found.decode * 1e3
 
 

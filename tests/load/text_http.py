@@ -8,30 +8,25 @@ take turns while the others are idle, on the same cores. The client does nothing
 
 import argparse
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import yaml
 from uvicorn.loops.auto import auto_loop_factory
 
 from deployments.studio import Studio
 from tests.e2e.conftest import end, short_folder, start
+from tests.load.connection import AnswerError, Connection
 from tests.load.text_runs import judged, opened, prompt, report, request, table, timed
 
 AIMS: Final = {"direct": 0.95, "gateway": 0.90}
 PROMPT: Final = 32
 _END: Final = b"data: [DONE]"
 Ask = Callable[[tuple[int, ...]], Awaitable[None]]
-
-
-class AnswerError(Exception):
-    """The server did not answer with a whole stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,29 +40,18 @@ class Line:
     rounds: list[float]
 
 
-class Connection:
-    """One kept-alive connection that posts completions and reads their events to the end."""
+class Stream:
+    """Posts completions over one connection and reads their events to the end."""
 
     def __init__(self, url: str, model: str, tokens: int) -> None:
-        parts = urlsplit(url)
-        self._at = (parts.hostname, parts.port)
-        self._path = f"{parts.path}/v1/completions"
+        self._connection = Connection(f"{url}/v1/completions")
         self._fields: dict[str, Any] = {
             "model": model, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, "stream": True,
         }  # fmt: skip
-        self._pipes: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, ids: tuple[int, ...]) -> None:
         """One answer. Raises AnswerError."""
-        if self._pipes is None:
-            self._pipes = await asyncio.open_connection(*self._at)
-        reader, writer = self._pipes
-        body = json.dumps(self._fields | {"prompt": ids}).encode()
-        head = f"POST {self._path} HTTP/1.1\r\nhost: benchmark\r\ncontent-type: application/json\r\n"
-        writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
-        status = await reader.readline()
-        if b" 200 " not in status:
-            raise AnswerError(f"{status!r} {(await reader.read(2000))!r}")
+        reader = await self._connection.begin(self._fields | {"prompt": ids})
         # The last event is followed by the end of the chunked body, and nothing else until the next request.
         tail = b""
         while not tail.endswith(b"\r\n0\r\n\r\n"):
@@ -80,8 +64,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the connection."""
-        if self._pipes is not None:
-            self._pipes[1].close()
+        self._connection.close()
 
 
 async def rate(asks: list[Ask], *, tokens: int, answers: int, seed: int) -> float:
@@ -112,8 +95,7 @@ async def measure(studio: Studio, url: str, options: argparse.Namespace) -> list
     lines = []
     for streams in options.streams:
         connections = {
-            server: [Connection(base, model, tokens) for _ in range(streams)]
-            for server, base in bases.items()
+            server: [Stream(base, model, tokens) for _ in range(streams)] for server, base in bases.items()
         }
         asks: dict[str, list[Ask]] = {"in process": [in_process(studio, model, tokens)] * streams}
         asks |= {server: [each.ask for each in group] for server, group in connections.items()}
@@ -133,13 +115,13 @@ async def measure(studio: Studio, url: str, options: argparse.Namespace) -> list
     return lines
 
 
-def hosts_file(folder: Path, store: Path, model: str, slots: int) -> Path:
-    """One host with the model alone, two threads, as it is in process."""
+def hosts_file(folder: Path, store: Path, model: str, slots: int, threads: int = 2) -> Path:
+    """One host with the model alone, as it is in process."""
     host = {
         "name": "studio",
         "store": str(store),
         "models": [model],
-        "threads": 2,
+        "threads": threads,
         "slots": slots,
         "device": "cpu",
     }

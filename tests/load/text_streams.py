@@ -57,9 +57,9 @@ async def stream(studio: Studio, model: str, number: int, *, tokens: int, answer
     return count
 
 
-def decode_steps(metrics: Metrics, model: str) -> tuple[float, float, float]:
+def graph_steps(metrics: Metrics, model: str, graph: str = "decode") -> tuple[float, float, float]:
     """Steps so far, rows in them, seconds in them."""
-    labels = {"model": model, "graph": "decode"}
+    labels = {"model": model, "graph": graph}
     names = ("atelier_batch_rows_count", "atelier_batch_rows_sum", "atelier_step_seconds_sum")
     steps, rows, seconds = (metrics.registry.get_sample_value(name, labels) or 0.0 for name in names)
     return steps, rows, seconds
@@ -69,14 +69,14 @@ async def measure(
     studio: Studio, metrics: Metrics, model: str, streams: int, *, tokens: int, answers: int
 ) -> Line:
     """One round."""
-    before = decode_steps(metrics, model)
+    before = graph_steps(metrics, model)
     began = perf_counter()
     counts = await asyncio.gather(
         *(stream(studio, model, number, tokens=tokens, answers=answers) for number in range(streams))
     )
     seconds = perf_counter() - began
     steps, rows, busy = (
-        after - then for after, then in zip(decode_steps(metrics, model), before, strict=True)
+        after - then for after, then in zip(graph_steps(metrics, model), before, strict=True)
     )
     return Line(streams, sum(counts) / seconds, 0.0, rows / steps, busy / steps * 1e3)
 
