@@ -20,6 +20,11 @@ lint: $(VENV)/.dev
 benchmarks: $(VENV)/.dev
 	$(BIN)/python -m tests.load.http_anomalies
 	$(BIN)/python -m tests.load.text_streams
+	$(BIN)/python -m tests.load.image_mixed
+	$(BIN)/python -m tests.load.image_http
+	$(BIN)/python -m tests.load.image_alone
+	$(BIN)/python -m tests.load.image_costs
+	$(BIN)/python -m tests.load.image_peers
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Atelier needs Python 3.11 or newer; name one with PYTHON=...") if sys.version_info < (3, 11) else None'
