@@ -133,6 +133,11 @@ def graph_file(folder: Path) -> Path:
     return folder / "graph.onnx"
 
 
+def data_file(folder: Path) -> Path:
+    """Where weights are written that no graph file can hold. The graph names this file: another graph's folder has another name."""
+    return folder / f"{folder.name}.data"
+
+
 def inputs_file(folder: Path, case: int) -> Path:
     """Where the inputs of a case are written."""
     return folder / f"case-{case}.inputs.npz"

@@ -21,15 +21,21 @@ from model_store.store import Package, Store, seal
 Runs: TypeAlias = Mapping[str, TorchRun]
 Refine: TypeAlias = Callable[[Draft, Runs], tuple[Draft, Runs]]
 """What makes another package of one that is proven: other graphs under the same signatures."""
+Check: TypeAlias = Callable[[Package], None]
+"""What looks at a package whose graphs are proven, all of them together, and raises ExportError."""
 
 
 def publish(
-    draft: Draft, store_url: str, witness: Witness = NOBODY, refine: Refine | None = None
+    draft: Draft,
+    store_url: str,
+    witness: Witness = NOBODY,
+    refine: Refine | None = None,
+    check: Check | None = None,
 ) -> Manifest:
     """Export, verify and publish a draft as the next version of its name; return its manifest.
 
-    Nothing is published unless every output of every graph matches torch on every case; `refine` comes after that, and
-    answers for what it changes. Raises ExportError (see its tree) or PackageError from the store.
+    Nothing is published unless every output of every graph matches torch on every case, and `check` is content; `refine` comes
+    after that, and answers for what it changes. Raises ExportError (see its tree) or PackageError from the store.
     """
     check_name(draft.name)
     if not draft.graphs:
@@ -44,6 +50,8 @@ def publish(
         for name, run in runs.items():
             witness.step(f"compare the graph {name} with torch")
             _prove(Package(folder, manifest), name, run, witness)
+        if check is not None:
+            check(Package(folder, manifest))
         if refine is not None:
             draft, changed = refine(draft, runs)
             folder = Path(work) / "refined"
@@ -89,6 +97,8 @@ def _add_graph(folder: Path, name: str, graph: GraphDraft, run: TorchRun) -> Gra
     }
     (folder / "golden").mkdir(parents=True, exist_ok=True)
     shutil.copyfile(graph_process.graph_file(run.folder), folder / paths["file"])
+    if (data := graph_process.data_file(run.folder)).exists():
+        shutil.copyfile(data, folder / data.name)
     shutil.copyfile(graph_process.inputs_file(run.folder, 0), folder / paths["inputs"])
     shutil.copyfile(graph_process.outputs_file(run.folder, 0), folder / paths["outputs"])
     rtol, atol = run.tolerance

@@ -43,7 +43,10 @@ from model_store.export.sampling import join
 from model_store.export.stored import round_weights, store_halves
 from model_store.manifest import Tensor
 
-MAX_GRAPH_BYTES = 2**31 - 1
+MOST_INLINE_BYTES = 1_610_612_736
+"""Larger weights go into a file beside the graph: protobuf ends at 2 GiB, and copies of a graph are made."""
+SMALL = 256
+"""Bytes of a tensor that stays inside all the same: shapes are wanted before weights are read."""
 DETAIL_LINES = 15
 TOOLS = ("torch", "onnx", "onnxscript", "onnx-ir", "safetensors")
 
@@ -139,8 +142,11 @@ def run_case(entry: Entry, inputs: Sequence[Tensor], case: Case) -> dict[str, Ar
     return {name: value.numpy() for name, value in named_outputs(result, entry.outputs).items()}
 
 
-def export(entry: Entry, graph: GraphDraft) -> onnx.ModelProto:
-    """Export with the named dimensions free and the declared signature; the weights are inside, the debug data is not."""
+def export(entry: Entry, graph: GraphDraft, data: Path | None = None) -> onnx.ModelProto:
+    """Export with the named dimensions free and the declared signature; the debug data is left out.
+
+    The weights are inside, or where they are too many in the file `data`. Raises GraphFailed without one.
+    """
     shapes = tuple(
         {axis: size for axis, size in enumerate(t.shape) if isinstance(size, str)} for t in graph.inputs
     )
@@ -156,10 +162,10 @@ def export(entry: Entry, graph: GraphDraft) -> onnx.ModelProto:
     )
     if program is None:
         raise GraphFailed("torch.onnx.export returned nothing")
-    return clean(program.model, graph)
+    return clean(program.model, graph, data)
 
 
-def clean(model: onnx_ir.Model, graph: GraphDraft) -> onnx.ModelProto:
+def clean(model: onnx_ir.Model, graph: GraphDraft, data: Path | None = None) -> onnx.ModelProto:
     """Drop what only a debugger reads, which may be most of a small file, and declare the draft's shapes."""
     ClearMetadataAndDocStringPass()(model)
     model.graph.name = graph.method
@@ -171,8 +177,14 @@ def clean(model: onnx_ir.Model, graph: GraphDraft) -> onnx.ModelProto:
         for value in model.graph.initializers.values()
         if value.const_value is not None
     )
-    if size > MAX_GRAPH_BYTES:
-        raise GraphFailed(f"the graph's weights are {size / 2**30:.1f} GiB; a graph file holds at most 2 GiB")
+    if size > MOST_INLINE_BYTES:
+        if data is None:
+            raise GraphFailed(
+                f"the graph's weights are {size / 2**30:.1f} GiB; a graph file holds at most 2 GiB"
+            )
+        model = onnx_ir.external_data.unload_from_model(
+            model, data.parent, data.name, size_threshold_bytes=SMALL
+        )
     proto = onnx_ir.to_proto(model)
     del proto.graph.value_info[:]
     declared = {each.name: each for each in (*graph.inputs, *graph.outputs)}
@@ -210,8 +222,9 @@ def work(folder: Path, stage: Callable[[str], None], *, only_run: bool) -> None:
         stage("load the weights")
         for each in {id(module): module, id(oracle): oracle}.values():
             load_weights(each, graph.weights)
-            if graph.stored == "float16":
-                round_weights(each)
+    if graph.stored == "float16":
+        for each in {id(module): module, id(oracle): oracle}.values():
+            round_weights(each)
     traced = unsampled(graph) if graph.sampled else graph
     names = [each.name for each in traced.outputs]
     stage("make example inputs")
@@ -229,7 +242,7 @@ def work(folder: Path, stage: Callable[[str], None], *, only_run: bool) -> None:
         np.savez_compressed(graph_process.outputs_file(folder, place), allow_pickle=False, **outputs)
     if not only_run:
         stage("export with torch.onnx")
-        exported = export(Entry(module, graph.method, names), traced)
+        exported = export(Entry(module, graph.method, names), traced, graph_process.data_file(folder))
         onnx.save_model(join(exported) if graph.sampled else exported, graph_process.graph_file(folder))
     versions = {name: version(name) for name in TOOLS} | {"python": platform.python_version()}
     report = {"versions": versions, "parameters": sum(each.numel() for each in module.parameters())}

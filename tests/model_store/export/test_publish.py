@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_model
 
+from model_store.export import torch_graph
 from model_store.export.cases import Array
 from model_store.export.draft import Draft, GraphDraft, tensor
 from model_store.export.errors import DraftError, GraphFailed, ParityError
@@ -140,6 +141,31 @@ def test_graphs_are_one_file_without_debug_data(package: Package) -> None:
     assert b".py" not in content
     assert not graph.value_info
     assert not any(each.external_data for each in graph.initializer)
+
+
+def test_what_no_graph_file_can_hold_lies_beside_it(
+    inside: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch_graph, "MOST_INLINE_BYTES", 1000)
+
+    manifest = publish(draft(reconstruct=autoencoder()), str(tmp_path))
+
+    assert {"reconstruct.onnx", "graph-reconstruct.data"} <= manifest.files.keys()
+    package = Store(tmp_path).open("tiny")
+    images = np.random.default_rng(3).random((2, 1, 8, 8), np.float32)
+    [found] = open_graph(package, "reconstruct", device=CPU).run({"images": images}, ["reconstruction"])
+    expected = Autoencoder()(torch.from_numpy(images))["reconstruction"].detach().numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_check_of_the_whole_is_asked_before_anything_is_published(inside: None, tmp_path: Path) -> None:
+    def check(package: Package) -> None:
+        assert package.manifest.graphs.keys() == {"reconstruct"}
+        raise ParityError("not like that", graph="reconstruct")
+
+    with pytest.raises(ParityError, match="not like that"):
+        publish(draft(reconstruct=autoencoder()), str(tmp_path), check=check)
+    assert not list(tmp_path.glob("tiny/*"))
 
 
 def test_every_step_and_output_was_told(package: Package, told: tuple[list[str], list[Figure]]) -> None:

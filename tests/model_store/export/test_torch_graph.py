@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file, save_model
 from torch import nn
 
-from model_store.export import graph_process
+from model_store.export import graph_process, torch_graph
 from model_store.export.draft import GraphDraft, tensor
 from model_store.export.errors import DraftError, GraphFailed
 from model_store.export.torch_graph import (
@@ -329,6 +329,13 @@ def test_debug_data_is_dropped_and_the_declared_shapes_stand() -> None:
             "batch",
             5,
         ]
+
+
+def test_without_a_file_beside_it_a_graph_holds_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_graph, "MOST_INLINE_BYTES", -1)
+
+    with pytest.raises(GraphFailed, match="a graph file holds at most 2 GiB"):
+        clean(graph_with_debug_data(), GraphDraft("nets:make", (), ()))
 
 
 def test_a_scalar_keeps_an_empty_shape() -> None:
