@@ -58,7 +58,7 @@ def read_directory(path: Path) -> Directory:
         tokenizer_config=read_json(path / "tokenizer_config.json", optional=True),
     )
     _check_code(found)
-    _check_weights(path)
+    check_weights(path)
     return found
 
 
@@ -84,7 +84,8 @@ def _check_code(directory: Directory) -> None:
         raise DraftError("the model needs code of its own (auto_map), which is never run")
 
 
-def _check_weights(path: Path) -> None:
+def check_weights(path: Path) -> None:
+    """Raise DraftError for a folder without safetensors."""
     if any(path.glob("*.safetensors")):
         return
     if any(found for pattern in _PICKLES for found in path.glob(pattern)):

@@ -1,0 +1,1 @@
+"""Local diffusers directories become packages that make pictures in steps."""
