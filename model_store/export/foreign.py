@@ -1,8 +1,11 @@
-"""A decoder graph that was made elsewhere becomes a package: adapted, compared with itself row by row, sealed, published."""
+"""A graph that was made elsewhere becomes a package: adapted, compared with itself row by row, sealed, published.
+
+Decoders of text here, what makes pictures in `foreign_pictures`.
+"""
 
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -15,16 +18,17 @@ from model_store.errors import PackageError
 from model_store.export.draft import Draft, check_name
 from model_store.export.errors import DraftError, ParityError
 from model_store.export.foreign_graph import adapt, described, guess_roles
+from model_store.export.foreign_pictures import Made, Pictures, Show, make_pictures
 from model_store.export.hf.exported import EXACT, ROUNDED, Exported, finish
 from model_store.export.hf.job import Layers, Report, save_graph
 from model_store.export.hf.rows import Array, Opens, Rows
 from model_store.export.hf.signature import signature, states
 from model_store.export.options import Origin
 from model_store.export.parity import Figure
-from model_store.export.publish import lay_out
+from model_store.export.publish import Runs, lay_out
 from model_store.export.roles import said_roles
 from model_store.export.witness import NOBODY, Witness
-from model_store.manifest import DType, Manifest, Task, Text
+from model_store.manifest import Capability, DType, Manifest, Task, Text
 from model_store.store import Store
 
 GRAPH: Final = "step"
@@ -43,6 +47,7 @@ class Options(Origin):
     mapping: tuple[str, ...] = ()
     tokenizer: Path | None = None
     context: int | None = None
+    pictures: Pictures = field(default_factory=Pictures)
 
 
 def export_graph(
@@ -50,37 +55,72 @@ def export_graph(
     store_url: str,
     options: Options,
     witness: Witness = NOBODY,
-    show: Callable[[Mapping[str, tuple[str, str]]], None] = lambda _: None,
+    show: Show = lambda _: None,
 ) -> Manifest:
     """Publish the graph as the next version of `options.name`; `show` gets each tensor's description and role by name.
 
     Nothing is published unless rows in a ragged batch give what they give alone. Raises ExportError or PackageError.
     """
     check_name(options.name)
-    if options.task != "text-generation":
-        raise DraftError(f"graphs made elsewhere are published for text-generation, not for {options.task}")
-    if options.tokenizer is None or options.context is None:
+    if options.task not in {"text-generation", "image-generation"}:
+        raise DraftError(
+            f"graphs made elsewhere are published for text-generation and image-generation, not for {options.task}"
+        )
+    if options.task == "text-generation" and (options.tokenizer is None or options.context is None):
         raise DraftError("text generation needs --tokenizer tokenizer.json and --context TOKENS")
     witness.step("read the graph")
-    model = _read(file)
-    roles = guess_roles(model, said_roles("--map", options.mapping))
+    model, said = _read(file), said_roles("--map", options.mapping)
+    store = Store(store_url)
+    number = str(max((int(each) for each in store.versions(options.name)), default=0) + 1)
+    with tempfile.TemporaryDirectory(prefix="atelier-export-") as work:
+        folder, package = Path(work) / "graph", Path(work) / "package"
+        folder.mkdir()
+        package.mkdir()
+        runs: Runs
+        if options.task == "image-generation":
+            made = make_pictures(model, said, options.pictures, folder, witness, show)
+            draft, runs = _draft_of(file, made, options), {made.name: made.run}
+        else:
+            draft, runs = _text(file, model, said, options, (folder, package, witness, show))
+        lay_out(draft, number, runs, package)
+        witness.step(f"publish version {number}")
+        return store.publish(package)
+
+
+def _text(
+    file: Path,
+    model: ir.Model,
+    said: Mapping[str, str],
+    options: Options,
+    place: tuple[Path, Path, Witness, Show],
+) -> tuple[Draft, Runs]:
+    folder, package, witness, show = place
+    roles = guess_roles(model, said)
     show(
         {str(v.name): (described(v), roles[str(v.name)]) for v in (*model.graph.inputs, *model.graph.outputs)}
     )
     layers = adapt(model, roles)
-    store = Store(store_url)
-    number = str(max((int(each) for each in store.versions(options.name)), default=0) + 1)
-    with tempfile.TemporaryDirectory(prefix="atelier-export-") as work:
-        folder, package = Path(work), Path(work) / "package"
-        package.mkdir()
-        graph, report = _write(model, layers, folder)
-        witness.step("compare rows together with rows alone")
-        witness.figure(compare_rows(graph.open(), report, graph))
-        witness.step("join the sampler")
-        run = finish(graph, package, folder, report)
-        lay_out(_draft(file, report, graph.dtype, options), number, {GRAPH: run}, package)
-        witness.step(f"publish version {number}")
-        return store.publish(package)
+    graph, report = _write(model, layers, folder)
+    witness.step("compare rows together with rows alone")
+    witness.figure(compare_rows(graph.open(), report, graph))
+    witness.step("join the sampler")
+    run = finish(graph, package, folder, report)
+    return _draft(file, report, graph.dtype, options), {GRAPH: run}
+
+
+def _draft_of(file: Path, made: Made, options: Options) -> Draft:
+    edits: tuple[Capability, ...] = ("edit_image",) if made.image.denoise else ()
+    return Draft(
+        name=options.name,
+        task="image-generation",
+        family=made.family,
+        capabilities=("generate_image", *edits),
+        description=options.description or f"graph made elsewhere that makes pictures, from {file.name}",
+        licence=options.licence,
+        provenance=options.provenance("atelier export onnx", made.run.parameters),
+        graphs={made.name: made.graph},
+        image=made.image,
+    )
 
 
 def _read(file: Path) -> ir.Model:

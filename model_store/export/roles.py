@@ -73,12 +73,68 @@ _INPUT_GUESSES: Final[Mapping[Task, Mapping[str, Guess]]] = {
 }
 
 
-def assign_inputs(task: Task, tensors: Sequence[Tensor], said: Mapping[str, str]) -> list[Tensor]:
-    """Give every input its role. Raises DraftError, with what to say, where a needed role cannot be guessed."""
+DENOISER: Final = ("latent", "time", "label", "size", "guidance")
+"""What a server gives a denoiser that reads no text."""
+
+PREDICTIONS: Final = ("velocity", "epsilon", "v_prediction")
+_NAMED: Final[Mapping[str, tuple[str, ...]]] = {
+    "latent": ("latent", "latents", "sample", "x", "x_t", "noisy"),
+    "time": ("time", "t", "timestep", "timesteps"),
+    "label": ("label", "labels", "class", "class_id", "class_label", "class_labels", "y"),
+    "size": ("size",),
+    "guidance": ("guidance", "guidance_scale"),
+    "velocity": ("velocity", "flow"),
+    "epsilon": ("epsilon", "eps", "noise", "noise_pred"),
+    "v_prediction": ("v_prediction", "v_pred"),
+}
+"""What exporters call the tensors of a denoiser. `v` may be either of two."""
+
+
+def assign_denoiser(
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    said_in: Mapping[str, str],
+    said_out: Mapping[str, str],
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Give a denoiser's tensors their roles. Raises DraftError, with what to say, where one cannot be guessed, or is none that a server gives."""
+    guesses: dict[str, Guess] = {
+        "latent": lambda each: _floating(each) and len(each.shape) == 4,
+        "time": lambda each: _floating(each) and each.shape == ("batch",),
+        "label": lambda each: each.dtype in {"int64", "int32"} and each.shape == ("batch",),
+        "size": _never,
+        "guidance": _never,
+    }
+    done = _assign("--map", inputs, {**_named(inputs, DENOISER), **said_in}, ("latent", "time"), guesses)
+    foreign = [each for each in done if each.role not in DENOISER]
+    if foreign:
+        raise DraftError(
+            f"{', '.join(each.name for each in foreign)}: a denoiser is given {', '.join(DENOISER)}; one that reads a text is "
+            "exported from its diffusers directory"
+        )
+    nothing = dict.fromkeys(PREDICTIONS, _never)
+    made = _assign("--map", outputs, {**_named(outputs, PREDICTIONS), **said_out}, (), nothing)
+    if sum(each.role in PREDICTIONS for each in made) != 1:
+        names = ", ".join(each.name for each in made)
+        raise DraftError(
+            f"say what the model predicts: --map {made[0].name}:ROLE, one of {', '.join(PREDICTIONS)} (outputs: {names})"
+        )
+    return done, made
+
+
+def _named(tensors: Sequence[Tensor], roles: Collection[str]) -> dict[str, str]:
+    """Roles that the tensors' names tell."""
+    known = {name: role for role in roles for name in _NAMED[role]}
+    return {each.name: known[each.name.casefold()] for each in tensors if each.name.casefold() in known}
+
+
+def assign_inputs(
+    task: Task, tensors: Sequence[Tensor], said: Mapping[str, str], option: str = "--input"
+) -> list[Tensor]:
+    """Give every input its role. Raises DraftError, with what to say in `option`, where a needed role cannot be guessed."""
     if not tensors:
         example = "--example input=float32[batch,1,28,28]"
         raise DraftError(f"say what goes in: {example}, once per input of the module")
-    done = _assign("--input", tensors, said, NEEDED_INPUTS.get(task, ()), _INPUT_GUESSES.get(task, {}))
+    done = _assign(option, tensors, said, NEEDED_INPUTS.get(task, ()), _INPUT_GUESSES.get(task, {}))
     unbatched = ", ".join(each.name for each in done if each.shape[:1] != ("batch",))
     if task in {"reconstruction", "image-generation"} and unbatched:
         raise DraftError(f"rows are served together: the first dimension of {unbatched} must be `batch`")
@@ -86,7 +142,11 @@ def assign_inputs(task: Task, tensors: Sequence[Tensor], said: Mapping[str, str]
 
 
 def assign_outputs(
-    task: Task, inputs: Sequence[Tensor], tensors: Sequence[Tensor], said: Mapping[str, str]
+    task: Task,
+    inputs: Sequence[Tensor],
+    tensors: Sequence[Tensor],
+    said: Mapping[str, str],
+    option: str = "--output",
 ) -> list[Tensor]:
     """Give every output its role; one that nobody needs keeps its name. Raises DraftError as `assign_inputs` does."""
     shapes = {each.role: each.shape for each in inputs}
@@ -98,7 +158,7 @@ def assign_outputs(
         "image-generation": {"output": _floating},
         "text-generation": {"logits": lambda tensor: tensor.shape[:2] == ("batch", "selected")},
     }
-    return _assign("--output", tensors, said, NEEDED_OUTPUTS.get(task, ()), guesses.get(task, {}))
+    return _assign(option, tensors, said, NEEDED_OUTPUTS.get(task, ()), guesses.get(task, {}))
 
 
 def capabilities(task: Task, roles: Collection[str]) -> tuple[Capability, ...]:

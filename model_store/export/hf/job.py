@@ -109,12 +109,14 @@ def read_references(folder: Path, adapter: int = 0) -> list[Reference]:
     return found
 
 
-def save_graph(model: ir.Model, path: Path, most_inline_bytes: int = MOST_INLINE_BYTES) -> None:
-    """Write a graph; weights above the limit go into `<path>.data`, which its tensors name without a folder."""
+def save_graph(
+    model: ir.Model, path: Path, most_inline_bytes: int = MOST_INLINE_BYTES, *, data: str | None = None
+) -> None:
+    """Write a graph; weights above the limit go into `data` beside it (`<path>.data`), which its tensors name without a folder."""
     size = sum(
         each.const_value.nbytes for each in model.graph.initializers.values() if each.const_value is not None
     )
     if size > most_inline_bytes:
-        ir.save(model, path, external_data=path.name + ".data")
+        ir.save(model, path, external_data=data or f"{path.name}.data")
     else:
         ir.save(ir.external_data.load_to_model(model), path)
