@@ -102,7 +102,10 @@ ERRORS: dict[int, dict[str, str]] = {
     },
     504: {"deadline_exceeded": "The time limit passed: the request's `timeout`, or the service's."},
 }
-_SUBCOMMANDS = {"models": ("list", "show", "verify", "pull", "push"), "export": ("torch", "hf", "onnx")}
+_SUBCOMMANDS = {
+    "models": ("list", "show", "verify", "pull", "push"),
+    "export": ("torch", "hf", "diffusers", "onnx"),
+}
 
 
 def page() -> str:

@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Final, TypeAlias
 
 import typer
 from rich.console import Console
@@ -11,12 +10,52 @@ from rich.markup import escape
 from rich.table import Table
 
 from model_store.export import graph_process
+from model_store.export.diffusers.options import Options as PipelineOptions
 from model_store.export.draft import Draft
 from model_store.export.errors import DraftError
-from model_store.export.hf.options import Cache, Precision, Target
 from model_store.export.hf.options import Options as DirectoryOptions
 from model_store.export.options import NOT_STATED, Options, complete, graph_draft
-from model_store.manifest import Family, Manifest, Task
+from model_store.manifest import Manifest
+from service.commands.export_options import (
+    Adapter,
+    Attribution,
+    BetasOption,
+    Block,
+    CalibrationText,
+    Cases,
+    ClassName,
+    Context,
+    Data,
+    DataLicence,
+    Description,
+    DirectoryArgument,
+    DirectoryPipeline,
+    Example,
+    Factory,
+    FamilyOption,
+    GraphFile,
+    Guidance,
+    Home,
+    Input,
+    KvCache,
+    Licence,
+    MaxKl,
+    Method,
+    Name,
+    Oracle,
+    OutputOption,
+    PicturePrecisionOption,
+    PictureSize,
+    PrecisionOption,
+    Roles,
+    Size,
+    StepCount,
+    StoreOption,
+    TargetOption,
+    TaskOption,
+    Tokenizer,
+    Weights,
+)
 from service.commands.publishing import (
     Steps,
     clear_errors,
@@ -27,135 +66,6 @@ from service.commands.publishing import (
     store_address,
 )
 from service.settings import set_environment
-
-GRAPH: Final = "The graph"
-PACKAGE: Final = "The package"
-ORIGIN: Final = "Where the weights come from"
-PRECISION: Final = "Precision"
-
-Factory: TypeAlias = Annotated[
-    str, typer.Argument(metavar="MODULE:FACTORY", help="What returns the torch.nn.Module, without arguments.")
-]
-Example: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        rich_help_panel=GRAPH,
-        help="An input, in the module's order: input=float32\\[batch,1,28,28], with its range as "
-        "ids=int64\\[batch,time]:0..99 (both ends included). Named dimensions may vary.",
-    ),
-]
-Weights: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        rich_help_panel=GRAPH, help="safetensors, or a state dict. Without: as the factory made it."
-    ),
-]
-Method: TypeAlias = Annotated[str, typer.Option(rich_help_panel=GRAPH, help="Method that becomes the graph.")]
-Input: TypeAlias = Annotated[
-    list[str] | None, typer.Option("--input", rich_help_panel=GRAPH, help="Role of an input, as name:role.")
-]
-OutputOption: TypeAlias = Annotated[
-    list[str] | None, typer.Option("--output", rich_help_panel=GRAPH, help="Role of an output, as name:role.")
-]
-Size: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(rich_help_panel=GRAPH, help="Two sizes of a named dimension to compare at: time=16,32."),
-]
-Cases: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel=GRAPH, help="module:function that returns the inputs to compare on, as dicts."
-    ),
-]
-Oracle: TypeAlias = Annotated[
-    str | None,
-    typer.Option(rich_help_panel=GRAPH, help="module:factory of another module that says what is right."),
-]
-Name: TypeAlias = Annotated[str, typer.Option(rich_help_panel=PACKAGE, help="Name to publish under.")]
-TaskOption: TypeAlias = Annotated[
-    Task, typer.Option("--task", rich_help_panel=PACKAGE, help="What the model does.")
-]
-FamilyOption: TypeAlias = Annotated[
-    Family, typer.Option("--family", rich_help_panel=PACKAGE, help="What kind of model it is.")
-]
-StoreOption: TypeAlias = Annotated[
-    str | None, typer.Option("--store", rich_help_panel=PACKAGE, help="Folder or any fsspec URL.")
-]
-ClassName: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(rich_help_panel=PACKAGE, help="Name of a class, in the order of their numbers."),
-]
-Tokenizer: TypeAlias = Annotated[
-    Path | None, typer.Option(rich_help_panel=PACKAGE, help="tokenizer.json of a text model.")
-]
-Context: TypeAlias = Annotated[
-    int | None, typer.Option(min=1, rich_help_panel=PACKAGE, help="Most tokens of prompt and answer.")
-]
-Description: TypeAlias = Annotated[
-    str, typer.Option(rich_help_panel=PACKAGE, help="One sentence for the model card.")
-]
-Licence: TypeAlias = Annotated[str, typer.Option(rich_help_panel=PACKAGE, help="Licence of the weights.")]
-Data: TypeAlias = Annotated[str, typer.Option(rich_help_panel=ORIGIN, help="Data it was trained on.")]
-DataLicence: TypeAlias = Annotated[str, typer.Option(rich_help_panel=ORIGIN, help="Licence of the data.")]
-Attribution: TypeAlias = Annotated[str, typer.Option(rich_help_panel=ORIGIN, help="Who is to be named.")]
-Home: TypeAlias = Annotated[str, typer.Option(rich_help_panel=ORIGIN, help="Where the data is published.")]
-
-DirectoryArgument: TypeAlias = Annotated[
-    Path,
-    typer.Argument(
-        metavar="DIR", help="A model's local directory: config.json, safetensors, tokenizer.json."
-    ),
-]
-PrecisionOption: TypeAlias = Annotated[
-    Precision,
-    typer.Option(
-        "--precision",
-        rich_help_panel=PRECISION,
-        help="int8 and int4 round weights in blocks; fp16 and bf16 keep them in 16 bits. For CUDA fp16, int8 and int4 compute in "
-        "float16 (decoders only); bf16 is for the CPU.",
-    ),
-]
-TargetOption: TypeAlias = Annotated[
-    Target, typer.Option("--device", rich_help_panel=PRECISION, help="Where the package will run.")
-]
-Block: TypeAlias = Annotated[
-    int, typer.Option(rich_help_panel=PRECISION, help="Weights that share a scale: 16, 32, 64, 128 or 256.")
-]
-MaxKl: TypeAlias = Annotated[
-    float | None,
-    typer.Option(
-        "--max-kl",
-        min=0,
-        rich_help_panel=PRECISION,
-        help="Most that rounding may cost, in nats a token (KL from float32). "
-        "Without: 0.01 (fp16), 0.02 (bf16), 0.05 (int8, and an int8 cache), 0.5 (int4). "
-        "For embeddings 1 - cosine: 0.001, 0.002, 0.01, 0.05.",
-    ),
-]
-CalibrationText: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--calibration",
-        rich_help_panel=PRECISION,
-        help="Text to measure that on. Without: texts that the model itself writes; for encoders random ones.",
-    ),
-]
-KvCache: TypeAlias = Annotated[
-    Cache,
-    typer.Option(
-        "--kv-cache",
-        rich_help_panel=PRECISION,
-        help="Keys and values of a decoder as it computes them, or in 8 bits: a quarter of the memory, at a cost that is measured.",
-    ),
-]
-Adapter: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        rich_help_panel=GRAPH,
-        metavar="[NAME=]DIR",
-        help="PEFT directory of a LoRA: merged into the weights, or with a name chosen by requests for model:name. May be repeated.",
-    ),
-]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -251,18 +161,56 @@ def hf(  # noqa: PLR0917 - each argument is one option of the command
 
 
 @app.command()
+def diffusers(  # noqa: PLR0917 - each argument is one option of the command
+    directory: DirectoryPipeline,
+    name: Name,
+    precision: PicturePrecisionOption = "fp32",
+    size: PictureSize = None,
+    store: StoreOption = None,
+    description: Description = "",
+    licence: Licence = NOT_STATED,
+    data: Data = NOT_STATED,
+    data_licence: DataLicence = NOT_STATED,
+    attribution: Attribution = NOT_STATED,
+    home: Home = NOT_STATED,
+) -> None:
+    """Export a local diffusers directory, prove that it draws what diffusers does, and publish it.
+
+    Stable Diffusion 1 and 2, Stable Diffusion XL, Stable Diffusion 3, Flux, and unconditional DDPM pipelines.
+
+    Nothing is downloaded, no code of the directory runs, and no pickle is read.
+    """
+    console = Console(highlight=False)
+    options = PipelineOptions(
+        name, precision, tuple(size or ()),
+        description=description, licence=licence, data=data, data_licence=data_licence, attribution=attribution, home=home,
+    )  # fmt: skip
+
+    def work(address: str, steps: Steps) -> Manifest:
+        set_environment({"ORT_DISABLE_TELEMETRY": "1"})  # before the import
+        from model_store.export.diffusers.export import export_pipeline
+
+        def tell(note: str) -> None:
+            console.print(f"[yellow]![/] {escape(note)}", soft_wrap=True)
+
+        return export_pipeline(directory, address, options, steps.witness, tell)
+
+    run(store, work, "The package beside diffusers")
+
+
+@app.command()
 def onnx(  # noqa: PLR0917 - each argument is one option of the command
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE.onnx", help="A graph made elsewhere, its weights beside it.")
-    ],
+    file: GraphFile,
     name: Name,
     task: TaskOption,
-    mapping: Annotated[
-        list[str] | None,
-        typer.Option("--map", rich_help_panel=GRAPH, help="Role of an input or output, as name:role."),
-    ] = None,
+    mapping: Roles = None,
     tokenizer: Tokenizer = None,
     context: Context = None,
+    class_name: ClassName = None,
+    size: PictureSize = None,
+    betas: BetasOption = "linear:0.0001:0.02",
+    guidance: Guidance = 1.0,
+    step_count: StepCount = 20,
     store: StoreOption = None,
     description: Description = "",
     licence: Licence = NOT_STATED,
@@ -273,6 +221,8 @@ def onnx(  # noqa: PLR0917 - each argument is one option of the command
 ) -> None:
     """Publish an ONNX graph that was made elsewhere, if it runs and its rows do not depend on each other.
 
+    For text-generation a decoder; for image-generation a denoiser, or what draws a picture of noise in one step.
+
     Roles are guessed from names, types and shapes and shown; where one cannot be guessed, the command says what to add.
     """
     console = Console(highlight=False)
@@ -281,9 +231,11 @@ def onnx(  # noqa: PLR0917 - each argument is one option of the command
         set_environment({"ORT_DISABLE_TELEMETRY": "1"})  # before the import
         from model_store.export.foreign import Options as ForeignOptions
         from model_store.export.foreign import export_graph
+        from model_store.export.foreign_pictures import Pictures
 
         options = ForeignOptions(
             name, task, tuple(mapping or ()), tokenizer, context,
+            Pictures(tuple(class_name or ()), tuple(size or ()), betas, guidance, step_count),
             description=description, licence=licence, data=data, data_licence=data_licence, attribution=attribution, home=home,
         )  # fmt: skip
         return export_graph(

@@ -12,6 +12,7 @@ import requests
 from PIL import Image
 
 from tests.e2e.conftest import Service, end, short_folder, start
+from tests.model_store.export.diffusers import tiny as painters
 from tests.model_store.export.hf.tiny import save
 
 ROOT = Path(__file__).parents[2]
@@ -130,3 +131,14 @@ def test_a_hugging_face_directory_is_exported_as_the_readme_says(tmp_path: Path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The package beside transformers" in done.stdout
     assert (tmp_path / "packages" / "my-llama" / "1" / "model.json").is_file()
+
+
+def test_a_pipeline_is_exported_as_the_readme_says(tmp_path: Path) -> None:
+    painters.save("ddpm", tmp_path / "my-painter")
+    [export] = blocks("sh", "atelier export diffusers")
+    command = export.replace("atelier ", f"{Path(sys.executable).with_name('atelier')} ")
+    done = subprocess.run(["bash", "-ec", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "! DDPMScheduler is not served: the solver ddim stands in for it" in done.stdout
+    assert "The package beside diffusers" in done.stdout
+    assert (tmp_path / "packages" / "my-painter" / "1" / "model.json").is_file()

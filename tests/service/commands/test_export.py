@@ -19,6 +19,7 @@ from service.commands.export import app, split_adapters
 from tests.model_store.export.hf.tiny import save, save_tokenizer
 from tests.model_store.export.modules import Autoencoder
 from tests.model_store.export.test_foreign import decoder
+from tests.model_store.export.test_foreign_pictures import denoiser
 
 HERE = "tests.model_store.export.modules"
 GENERATOR = ["--name", "tiny-gan", "--task", "image-generation", "--family", "gan"]
@@ -184,6 +185,44 @@ def test_a_graph_made_elsewhere_becomes_a_package(tmp_path: Path) -> None:
     assert re.search(r"ids +│ INT64\[batch, sequence\] +│ input_ids", shown)
     assert "logits, ragged rows" in shown
     assert "✓ Published made version 1" in shown
+
+
+def test_a_painter_made_elsewhere_becomes_a_package(tmp_path: Path) -> None:
+    onnx_ir.save(denoiser(output="out"), tmp_path / "model.onnx")
+
+    status, shown, errors = run(
+        str(tmp_path / "model.onnx"), "--name", "made", "--task", "image-generation", "--map", "out:velocity",
+        "--class-name", "cat", "--class-name", "dog", "--guidance", "3", "--steps", "8", "--store", str(tmp_path / "store"),
+        command="onnx",
+    )  # fmt: skip
+
+    assert (status, errors) == (0, "")
+    assert re.search(r"x +│ FLOAT\[batch, 3, 8, 8\] +│ latent", shown)
+    assert re.search(r"out +│ .* +│ velocity", shown)
+    assert "rows alone and among others" in shown
+    image = Store(str(tmp_path / "store")).open("made").manifest.image
+    assert image is not None
+    assert image.denoise is not None
+    assert (image.classes, image.denoise.guidance, image.denoise.steps) == (("cat", "dog"), 3.0, 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ((), "there is no model_index.json: this is no diffusers directory"),
+        (("--name", "No"), "'No' is no package name"),
+    ],
+)
+def test_a_pipeline_that_cannot_be_exported_is_one_sentence(
+    options: tuple[str, ...], complaint: str, tmp_path: Path
+) -> None:
+    status, _, errors = run(
+        str(tmp_path), "--name", "x", *options, "--store", str(tmp_path), command="diffusers"
+    )
+
+    assert status == 1
+    assert complaint in errors
+    assert len(errors.splitlines()) == 1
 
 
 def test_without_torch_the_command_says_what_to_install(
