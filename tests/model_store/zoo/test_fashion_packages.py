@@ -22,6 +22,7 @@ LARGEST_BYTES = {
     "fashion-ae": 1_500_000,
     "fashion-vae": 3_000_000,
     "fashion-gan": 4_000_000,
+    "fashion-flow": 4_000_000,
     "fashion-realism": 1_500_000,
 }
 
@@ -103,6 +104,15 @@ def test_the_vae_stands_beside_the_gan(store: Store) -> None:
     assert vae["feature_distance"].baseline == store.manifest("fashion-gan").quality["feature_distance"].value
     assert vae["elbo"].baseline is not None
     assert vae["elbo"].value > vae["elbo"].baseline
+
+
+def test_the_flow_is_nearer_to_real_images_than_both_within_eight_steps(store: Store) -> None:
+    found = quality(store, "fashion-flow")
+    others = [quality(store, name)["feature_distance"] for name in ("fashion-gan", "fashion-vae")]
+    assert found["feature_distance"] < min(others)
+    assert found["feature_distance.4_steps"] < min(others)
+    assert found["class_accuracy"] >= 0.9
+    assert found["coverage"] > 0.9
 
 
 def test_the_discriminator_sees_what_the_autoencoder_takes_for_clothes(store: Store) -> None:
