@@ -163,7 +163,8 @@ class FlowModel:
                 package,
                 graph,
                 device=device,
-                threads=threads_of(config, _bytes(manifest, graph)),
+                # A denoiser has few weights for what it computes: it gains from every thread, however small its file.
+                threads=share_of(config) if graph == DENOISE else threads_of(config, _bytes(manifest, graph)),
                 capture=graph == DENOISE,
             )
 
@@ -230,8 +231,12 @@ def _template(package: Package, vocabulary: Vocabulary) -> Template | None:
 
 def threads_of(config: HostConfig, graph_bytes: int) -> int:
     """Threads of one session: as set, or one for a small graph and the replica's share of CPUs for a large one."""
-    share = 1 if graph_bytes < _SMALL_GRAPH else max(1, int(config.num_cpus))
-    return config.threads or share
+    return config.threads or (1 if graph_bytes < _SMALL_GRAPH else share_of(config))
+
+
+def share_of(config: HostConfig) -> int:
+    """Threads of one session: as set, or the replica's share of CPUs."""
+    return config.threads or max(1, int(config.num_cpus))
 
 
 def _bytes(manifest: Manifest, graph: str) -> int:

@@ -13,7 +13,7 @@ from deployments.metrics import Metrics
 from deployments.model import FlowModel, Model, OneShotModel, TextModel, card_of, open_model, threads_of
 from model_store.errors import BrokenFiles
 from model_store.package import Package
-from model_store.session import Device
+from model_store.session import Device, Session, open_graph
 from model_store.store import Store
 from tests import packages
 from tests.flows import flow
@@ -127,6 +127,22 @@ def test_large_graphs_get_the_replicas_share_of_threads(
     threads: int, cpus: float, megabytes: int, expected: int
 ) -> None:
     assert threads_of(HostConfig(threads=threads, num_cpus=cpus), megabytes << 20) == expected
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(0, 3), (2, 2)])
+def test_a_denoiser_gets_every_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, expected: int
+) -> None:
+    flow(tmp_path, decoded=True)
+    given: dict[str, int] = {}
+
+    def opened(package: Package, graph: str, *, threads: int, **settings: Any) -> Session:
+        given[graph] = threads
+        return open_graph(package, graph, threads=1, **settings)
+
+    monkeypatch.setattr("deployments.model.open_graph", opened)
+    load(package(tmp_path, "tiny-flow"), threads=threads, num_cpus=3)
+    assert given == {"denoise": expected, "decode": threads or 1}
 
 
 def test_a_model_that_cannot_reconstruct_or_draw_has_no_such_part(tiny: Path) -> None:
