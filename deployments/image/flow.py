@@ -15,6 +15,7 @@ import numpy as np
 from deployments.errors import ModelFault
 from deployments.image.painting import Condition, Painted, Painting, PaintingRow
 from deployments.image.solvers import advance, foretold
+from deployments.image.turns import Turn, Turns
 from deployments.metrics import Metrics
 from deployments.oneshot import buckets
 from deployments.rows import RowsFailed
@@ -24,6 +25,8 @@ from model_store.session import Array, Binding, Session
 
 DENOISE: Final = "denoise"
 CONDITION: Final = "condition"
+# A picture stands back for others in at most this part of its steps.
+_PATIENCE: Final = 4
 # Shapes of rows whose memory is kept.
 _SHAPES: Final = 8
 
@@ -38,6 +41,14 @@ class _Canvas:
     latent: Array
     stage: int
     memory: Array | None = None
+    passed: int = 0  # steps in which others went first
+
+    @property
+    def turn(self) -> Turn:
+        """What it has to do with the choice of a step's rows."""
+        stages = len(self.work.plan.stages)
+        whole = stages - self.work.first
+        return Turn(whole, stages - self.stage, self.work.pixel_steps, whole // _PATIENCE - self.passed)
 
 
 @dataclass(eq=False, slots=True)
@@ -47,6 +58,11 @@ class _Lane:
     row: PaintingRow
     feeds: dict[str, Array]
     output: Array
+
+    @property
+    def pixels(self) -> int:
+        """Of the picture that is made."""
+        return self.row.work.pixels
 
     @property
     def shapes(self) -> Shapes:
@@ -76,6 +92,7 @@ class Flow:
         self._reader = _Reader(manifest.graphs[CONDITION], condition) if condition else None
         self._canvases: list[_Canvas | None] = [None] * capacity
         self._batches: dict[Shapes, _Batches] = {}
+        self._turns = Turns()
         self._clock = clock
         self._step_seconds = metrics.step_seconds.labels(manifest.name, DENOISE)
         self._batch_rows = metrics.batch_rows.labels(manifest.name, DENOISE)
@@ -98,8 +115,8 @@ class Flow:
     # -- one step ----------------------------------------------------------------------------------------------------
 
     def step(self, rows: Sequence[PaintingRow]) -> list[tuple[PaintingRow, Painted]]:
-        """Evaluate the model once for every row, and move each on. Nobody moves where a run fails."""
-        working = [row for row in rows if not row.leaving]
+        """Evaluate the model once for every row that has its turn, and move each on. Nobody moves where a run fails."""
+        working = self._chosen([row for row in rows if not row.leaving])
         for row in working:
             self._prepare(row)
         lanes = [lane for row in working for lane in self._lanes(row)]
@@ -112,6 +129,15 @@ class Flow:
         for lane in lanes:
             answers.setdefault(lane.row.slot, []).append(lane.output)
         return [event for row in working for event in self._advance(row, *answers[row.slot])]
+
+    def _chosen(self, rows: list[PaintingRow]) -> list[PaintingRow]:
+        places = self._turns.choose([self._canvas(row).turn for row in rows])
+        if len(places) < len(rows):
+            for row in rows:
+                self._canvas(row).passed += 1
+            for place in places:
+                self._canvas(rows[place]).passed -= 1
+        return [rows[place] for place in places]
 
     def _prepare(self, row: PaintingRow) -> None:
         """Read a request's conditions, once, with the first of its rows."""
@@ -137,7 +163,9 @@ class Flow:
             self._batch(shapes).run(lanes)
         except (BrokenGraph, RunFailed) as error:
             raise RowsFailed(list({lane.row.slot: lane.row for lane in lanes}.values())) from error
-        self._step_seconds.observe(self._clock() - began)
+        seconds = self._clock() - began
+        self._turns.measure(sum(lane.pixels for lane in lanes), seconds)
+        self._step_seconds.observe(seconds)
         self._batch_rows.observe(len(lanes))
 
     def _batch(self, shapes: Shapes) -> "_Batches":

@@ -402,3 +402,27 @@ async def test_a_studio_holds_such_a_model_beside_the_others(flows: Path) -> Non
             await studio.call(Tokenize("tiny-flow", "circle"))
     finally:
         studio.close()
+
+
+async def test_a_short_picture_passes_long_ones_that_lose_a_quarter_at_most(easel: OpenEasel) -> None:
+    """Bytes are those of each alone, whoever went first."""
+    model = easel()
+    model.program._turns.measure = lambda *_: None  # type: ignore[method-assign]  # a run of few rows is no dearer
+    long = model.request(steps=32, n=4, seed=1)
+    ticket, rows = model.submit(long)
+    for _ in range(4):
+        await model.step()
+    shorts = []
+    for seed in range(4):
+        works = model.request(steps=4, seed=seed)
+        waiting, (row,) = model.submit(works)
+        while not row.done:
+            await model.step()
+        assert row.steps == 4
+        shorts.append((works, waiting))
+    while model.busy:
+        await model.step()
+    assert [row.steps for row in rows] == [32 + 8] * 4
+    assert same(await finals(ticket, 4), [model.by_hand(work) for work in long])
+    for works, waiting in shorts:
+        assert same(await finals(waiting, 1), [model.by_hand(works[0])])
