@@ -13,8 +13,8 @@ from deployments.image.developing import DECODE, ENCODE, Developing
 from deployments.image.draw import Drawing
 from deployments.image.edit import Editing
 from deployments.image.files import Files
-from deployments.image.flow import CONDITION, DENOISE, Flow
-from deployments.image.painting import Painted, Painting
+from deployments.image.flow import Flow
+from deployments.image.painting import CONDITION, DENOISE, Painted, Painting
 from deployments.image.requests import Requests
 from deployments.image.wording import Wording
 from deployments.messages import Card, TextDelta

@@ -13,6 +13,28 @@ from tests.packages import CLASSES, VOCABULARY, byte_tokenizer, image_fields
 _WIDTH: Final = 16
 
 
+def store(folder: Path) -> Path:
+    """A store with one of each kind: tiny-flow, sized-, half-, text-, latent-, unguided- and told-flow, and two diffusion models."""
+    flow(folder)
+    flow(folder, name="sized-flow", varying=True)
+    flow(folder, name="half-flow", half=True)
+    flow(folder, name="text-flow", text=True)
+    flow(folder, name="latent-flow", decoded=True)
+    flow(folder, name="unguided-flow", denoise={"most_guidance": 1.0})
+    flow(folder, name="told-flow", told=True)
+    betas = {"schedule": "scaled_linear", "start": 0.00085, "end": 0.012}
+    for prediction in ("epsilon", "v_prediction"):
+        diffusion = {
+            "prediction": prediction,
+            "solvers": ["ddim", "euler", "dpm"],
+            "spacing": "leading",
+            "betas": betas,
+            "offset": 1,
+        }
+        flow(folder, name=f"{prediction.replace('_', '-')}-diffusion", denoise=diffusion)
+    return folder
+
+
 def flow(
     folder: Path,
     *,

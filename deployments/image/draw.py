@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from deployments.errors import BadRequest
+from deployments.image.choices import Classes, check_size
 from deployments.image.files import Files
 from deployments.messages import Draw, Output
 from deployments.oneshot import Result, Task
@@ -30,18 +31,16 @@ class Drawing:
         tensors = {tensor.role: tensor for tensor in manifest.graphs[self.graph].inputs}
         self._size = int(tensors[self._noise].shape[-1])
         self._takes_class = "class_id" in tensors
-        self._classes = {name.casefold(): place for place, name in enumerate(image.classes)}
+        self._classes = Classes(image.classes)
 
     def prepare(self, request: Draw) -> list[Task]:
         """One task a picture. Raises BadRequest."""
         check_one_step(request)
         self._files.check(request)
-        size = (self.image.width, self.image.height)
-        if request.size is not None and request.size != size:
-            raise BadRequest(f"This model draws {size[0]}x{size[1]} only.", code="invalid_size", param="size")
+        check_size(request.size, [(self.image.width, self.image.height)])
         feeds: dict[str, Array] = {}
         if self._takes_class:
-            feeds["class_id"] = np.int64(self._class(request.prompt))  # type: ignore[assignment]
+            feeds["class_id"] = np.asarray(self._classes.place(request.prompt or "", "prompt"), np.int64)
         elif request.prompt:
             raise BadRequest("This model draws unconditionally: leave the prompt empty.", param="prompt")
         truncation = self._truncation(request)
@@ -66,13 +65,6 @@ class Drawing:
         style = result["style"]
         moved = mean + truncation * (style - mean) if truncation < 1 else style
         return Task(self._generator, {"style": moved}, ("output",), place)
-
-    def _class(self, prompt: str | None) -> int:
-        place = self._classes.get((prompt or "").strip().casefold())
-        if place is None:
-            known = ", ".join(self.image.classes)
-            raise BadRequest(f"The prompt must name a class: {known}.", code="unknown_class", param="prompt")
-        return place
 
     def finish(self, request: Draw, results: Sequence[Result]) -> tuple[Output, ...]:
         """Encode the pictures. Slow: run it beside the event loop."""

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from deployments.errors import ModelFault
-from deployments.image.painting import Condition, Painted, Painting, PaintingRow
+from deployments.image.painting import CONDITION, DENOISE, Condition, Painted, Painting, PaintingRow
 from deployments.image.solvers import advance, foretold
 from deployments.image.turns import Turn, Turns
 from deployments.metrics import Metrics
@@ -23,8 +23,6 @@ from model_store.errors import BrokenGraph, RunFailed
 from model_store.manifest import Graph, Manifest
 from model_store.session import Array, Binding, Session
 
-DENOISE: Final = "denoise"
-CONDITION: Final = "condition"
 # A picture stands back for others in at most this part of its steps.
 _PATIENCE: Final = 4
 # Shapes of rows whose memory is kept.
@@ -131,13 +129,10 @@ class Flow:
         return [event for row in working for event in self._advance(row, *answers[row.slot])]
 
     def _chosen(self, rows: list[PaintingRow]) -> list[PaintingRow]:
-        places = self._turns.choose([self._canvas(row).turn for row in rows])
-        if len(places) < len(rows):
-            for row in rows:
-                self._canvas(row).passed += 1
-            for place in places:
-                self._canvas(rows[place]).passed -= 1
-        return [rows[place] for place in places]
+        places = set(self._turns.choose([self._canvas(row).turn for row in rows]))
+        for place, row in enumerate(rows):
+            self._canvas(row).passed += place not in places
+        return [row for place, row in enumerate(rows) if place in places]
 
     def _prepare(self, row: PaintingRow) -> None:
         """Read a request's conditions, once, with the first of its rows."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from deployments.errors import BadRequest
 from deployments.image import grids, solvers
+from deployments.image.choices import check_size
 from deployments.image.solvers import Plan
 from deployments.randomness import SEEDS, noise
 from deployments.rows import Row
@@ -20,7 +21,8 @@ from model_store.imaging import Denoise
 from model_store.manifest import Manifest
 from model_store.session import Array
 
-GRAPHS: Final = ("denoise", "condition")
+DENOISE: Final = "denoise"
+CONDITION: Final = "condition"
 # Rounds of each step back: with three, the steps forth lead to the picture again.
 _ROUNDS: Final = 3
 
@@ -135,13 +137,10 @@ class Painter:
         if image is None or image.denoise is None:
             raise ValueError(f"{manifest.name} does not make pictures in steps")
         self.image, self.denoise = image, image.denoise
-        latent = next(each for each in manifest.graphs["denoise"].inputs if each.role == "latent")
+        latent = next(each for each in manifest.graphs[DENOISE].inputs if each.role == "latent")
         each = self.denoise.reduction
         self.latent = (int(latent.shape[1]), image.height // each, image.width // each)
-        taken = {
-            each.role for name, graph in manifest.graphs.items() if name in GRAPHS for each in graph.inputs
-        }
-        self.distilled = "guidance" in taken  # the model guides itself
+        self.distilled = "guidance" in roles_taken(manifest)  # the model guides itself
 
     def paintings(
         self,
@@ -223,10 +222,14 @@ class Painter:
     def size(self, size: tuple[int, int] | None) -> tuple[int, int]:
         """Width and height that are asked for, or the model's own. Raises BadRequest."""
         sizes = self._sizes()
-        if size is not None and size not in sizes:
-            known = ", ".join(f"{width}x{height}" for width, height in sizes)
-            raise BadRequest(f"This model draws {known} only.", code="invalid_size", param="size")
+        check_size(size, sizes)
         return size or sizes[0]
+
+
+def roles_taken(manifest: Manifest) -> set[str]:
+    """Roles of what the graphs take that are run for each picture or for each request."""
+    graphs = (manifest.graphs[name] for name in (DENOISE, CONDITION) if name in manifest.graphs)
+    return {each.role for graph in graphs for each in graph.inputs}
 
 
 @lru_cache(maxsize=256)

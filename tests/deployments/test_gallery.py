@@ -20,7 +20,7 @@ from deployments.metrics import Metrics
 from deployments.randomness import noise
 from deployments.studio import Studio, open_studio
 from tests.deployments.toys import until
-from tests.flows import flow
+from tests.flows import store
 
 
 class Opened:
@@ -44,16 +44,7 @@ class Opened:
 
 @pytest.fixture(scope="module")
 def flows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("flows")
-    flow(folder)
-    flow(folder, name="text-flow", text=True)
-    flow(folder, name="sized-flow", varying=True)
-    flow(folder, name="latent-flow", decoded=True)
-    flow(folder, name="told-flow", told=True)
-    betas = {"schedule": "scaled_linear", "start": 0.00085, "end": 0.012}
-    diffusion = {"prediction": "epsilon", "solvers": ["ddim"], "spacing": "leading", "betas": betas}
-    flow(folder, name="diffusion", denoise=diffusion)
-    return folder
+    return store(tmp_path_factory.mktemp("flows"))
 
 
 @pytest.fixture(scope="module")
@@ -352,7 +343,7 @@ async def test_latents_of_another_length(opened: Opened) -> None:
 
 async def test_only_a_flow_leads_back(opened: Opened) -> None:
     with pytest.raises(BadRequest, match="flow"):
-        await opened.studio.call(Encode("diffusion", (ImageItem(PHOTO),)))
+        await opened.studio.call(Encode("epsilon-diffusion", (ImageItem(PHOTO),)))
 
 
 async def test_an_autoencoders_latents_have_no_prompt(tiny: Path) -> None:

@@ -12,8 +12,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from uvicorn.loops.auto import auto_loop_factory
 
-from deployments.image.flow import DENOISE
-from deployments.image.painting import Painter
+from deployments.image.painting import DENOISE, Painter
 from deployments.messages import Draw
 from deployments.metrics import Metrics
 from deployments.studio import Studio

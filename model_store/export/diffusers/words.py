@@ -14,6 +14,7 @@ from model_store.export.diffusers.directory import Pipeline, numbered
 from model_store.export.diffusers.layouts import T5
 from model_store.export.errors import DraftError
 from model_store.imaging import Prompt
+from model_store.prompting import PromptReader
 
 ROLES: Final = numbered("text")
 MOST: Final = 4096
@@ -28,15 +29,9 @@ class Words:
     files: Mapping[str, bytes]
 
     def ids(self, text: str) -> dict[str, list[int]]:
-        """What a text is to the graph `condition`, by role. Raises ValueError for one that is too long."""
-        return {each.role: _padded(each, self.files[each.tokenizer], text) for each in self.prompts}
-
-
-def _padded(prompt: Prompt, tokenizer: bytes, text: str) -> list[int]:
-    ids: list[int] = Tokenizer.from_str(tokenizer.decode()).encode(text).ids
-    if len(ids) > prompt.length:
-        raise ValueError(f"{len(ids)} tokens where {prompt.length} fit")
-    return ids + [prompt.pad] * (prompt.length - len(ids))
+        """What a text is to the graph `condition`, by role, as a server reads it. Raises PromptTooLong."""
+        readers = [PromptReader(each, self.files[each.tokenizer]) for each in self.prompts]
+        return {each.part.role: each.padded(each.ids(text)) for each in readers}
 
 
 def read_words(pipeline: Pipeline) -> Words:

@@ -19,7 +19,7 @@ from deployments.rows import Row, Ticket
 from model_store.session import Array, open_graph
 from model_store.store import Store
 from tests import packages
-from tests.flows import flow
+from tests.flows import store
 
 Request = list[Painting]
 
@@ -115,24 +115,7 @@ OpenEasel = Callable[..., Easel]
 
 @pytest.fixture(scope="session")
 def flows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("flows")
-    flow(folder)
-    flow(folder, name="sized-flow", varying=True)
-    flow(folder, name="half-flow", half=True)
-    flow(folder, name="text-flow", text=True)
-    flow(folder, name="latent-flow", decoded=True)
-    flow(folder, name="unguided-flow", denoise={"most_guidance": 1.0})
-    betas = {"schedule": "scaled_linear", "start": 0.00085, "end": 0.012}
-    for prediction in ("epsilon", "v_prediction"):
-        diffusion = {
-            "prediction": prediction,
-            "solvers": ["ddim", "euler", "dpm"],
-            "spacing": "leading",
-            "betas": betas,
-            "offset": 1,
-        }
-        flow(folder, name=f"{prediction.replace('_', '-')}-diffusion", denoise=diffusion)
-    return folder
+    return store(tmp_path_factory.mktemp("flows"))
 
 
 @pytest.fixture
