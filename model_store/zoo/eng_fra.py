@@ -21,16 +21,23 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from model_store.export.draft import Draft, GraphDraft, Progress, tensor
-from model_store.manifest import Measure, Provenance, Source, State, Text
+from model_store.manifest import Measure, Source, State, Text
 from model_store.zoo import transformer, transformer_graph
 from model_store.zoo.encoder_decoder import Config, Step
 from model_store.zoo.nearest import Nearest
 from model_store.zoo.pairs import Stream, marked_tokenizer, padded
+from model_store.zoo.sources import DataSource
 from model_store.zoo.tatoeba import HELD_OUT, Corpus, Pair, read_corpus
 from model_store.zoo.text_graph import Arrays, state_inputs
 from model_store.zoo.training import Checkpoint, Rates, Schedule, fit, in_bfloat16, optimizers
 
 NAME: Final = "eng-fra"
+SOURCE: Final = DataSource(
+    data="Tatoeba English-French sentence pairs of 2017-09-29, as published by manythings.org/anki",
+    licence="CC-BY-2.0 (FR)",
+    attribution="contributors of tatoeba.org; www.manythings.org/anki",
+    home="https://www.manythings.org/anki/",
+)
 SIZES: Final = Config()
 START: Final = "<|start|>"
 END_ID: Final = 0
@@ -306,16 +313,7 @@ def draft(
         capabilities=("complete",),
         description="A small encoder-decoder Transformer that translates everyday English sentences into French.",
         licence="CC-BY-2.0",
-        provenance=Provenance(
-            data="Tatoeba English-French sentence pairs of 2017-09-29, as published by manythings.org/anki",
-            data_licence="CC-BY-2.0 (FR)",
-            attribution="contributors of tatoeba.org; www.manythings.org/anki",
-            home="https://www.manythings.org/anki/",
-            recipe="eng_fra",
-            seed=recipe.seed,
-            steps=recipe.steps,
-            parameters=sum(each.numel() for each in trained.step.parameters()),
-        ),
+        provenance=SOURCE.provenance(trained.step, "eng_fra", seed=recipe.seed, steps=recipe.steps),
         graphs=graphs(weights, config),
         files={"tokenizer.json": trained.tokenizer.to_str().encode()},
         text=Text(

@@ -14,10 +14,10 @@ from typing import Final, Literal, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model_store.imaging import Denoise, Image
-from model_store.manifest import Provenance
+from model_store.zoo.sources import DataSource
 
 CLASS_NAMES: Final = (
     "t-shirt",
@@ -33,10 +33,12 @@ CLASS_NAMES: Final = (
 )
 SIDE: Final = 28
 DATA_FOLDER: Final = "fashion-mnist"
-DATA_NAME: Final = "Fashion-MNIST"
-DATA_LICENCE: Final = "MIT"
-DATA_ATTRIBUTION: Final = "Copyright (c) 2017 Zalando SE; Xiao, Rasul and Vollgraf, arXiv:1708.07747"
-DATA_HOME: Final = "https://github.com/zalandoresearch/fashion-mnist"
+SOURCE: Final = DataSource(
+    data="Fashion-MNIST",
+    licence="MIT",
+    attribution="Copyright (c) 2017 Zalando SE; Xiao, Rasul and Vollgraf, arXiv:1708.07747",
+    home="https://github.com/zalandoresearch/fashion-mnist",
+)
 TEST_DATA: Final = "the 10,000 test images of Fashion-MNIST"
 
 IMAGES_MAGIC: Final = 0x0803
@@ -93,7 +95,7 @@ def _read_idx(path: Path, magic: int, dimensions: int) -> npt.NDArray[np.uint8]:
         found, *shape = struct.unpack_from(f">{1 + dimensions}I", raw)
     except (OSError, EOFError, struct.error) as error:
         raise DataError(
-            f"{path} cannot be read as gzipped IDX ({error}); the file's home is {DATA_HOME}"
+            f"{path} cannot be read as gzipped IDX ({error}); the file's home is {SOURCE.home}"
         ) from error
     body = np.frombuffer(raw, np.uint8, offset=4 * (1 + dimensions))
     if found != magic or body.size != math.prod(shape):
@@ -101,20 +103,6 @@ def _read_idx(path: Path, magic: int, dimensions: int) -> npt.NDArray[np.uint8]:
             f"{path} has magic {found:#06x} and {body.size} bytes for {magic:#06x} and shape {shape}"
         )
     return body.reshape(shape)
-
-
-def provenance(model: nn.Module, recipe: str, *, seed: int, steps: int) -> Provenance:
-    """Name the data's source and the recipe, `module` of the zoo, that a model comes from."""
-    return Provenance(
-        data=DATA_NAME,
-        data_licence=DATA_LICENCE,
-        attribution=DATA_ATTRIBUTION,
-        home=DATA_HOME,
-        recipe=recipe,
-        seed=seed,
-        steps=steps,
-        parameters=sum(each.numel() for each in model.parameters()),
-    )
 
 
 def image_part(

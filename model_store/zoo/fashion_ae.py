@@ -247,7 +247,7 @@ def draft(
         capabilities=("reconstruct", "score", "encode", "decode", "interpolate"),
         description="A small autoencoder of clothes: redraws grey 28x28 images and scores how unlike clothes they are.",
         licence="Apache-2.0",
-        provenance=fashion.provenance(trained, "fashion_ae", seed=recipe.seed, steps=recipe.steps),
+        provenance=fashion.SOURCE.provenance(trained, "fashion_ae", seed=recipe.seed, steps=recipe.steps),
         graphs=graphs(weights),
         files=files,
         image=fashion.image_part(),

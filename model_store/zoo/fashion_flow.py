@@ -275,7 +275,7 @@ def draft(trained: Denoiser, data: Path, work: Path, progress: Progress, recipe:
         capabilities=("generate_image", "edit_image", "encode", "decode", "interpolate"),
         description="A class-conditional rectified flow that draws clothes: grey 28x28 images of ten kinds.",
         licence="Apache-2.0",
-        provenance=fashion.provenance(trained, "fashion_flow", seed=recipe.seed, steps=steps),
+        provenance=fashion.SOURCE.provenance(trained, "fashion_flow", seed=recipe.seed, steps=steps),
         graphs=graphs(weights),
         image=fashion.image_part(classes=fashion.CLASS_NAMES, denoise=DENOISE),
         quality=measure(trained, known, test, judge),

@@ -245,7 +245,7 @@ def draft(trained: Generator, data: Path, work: Path, progress: Progress, recipe
         capabilities=("generate_image",),
         description="A class-conditional GAN that draws clothes: grey 28x28 images of ten kinds.",
         licence="Apache-2.0",
-        provenance=fashion.provenance(trained, "fashion_gan", seed=recipe.seed, steps=recipe.steps),
+        provenance=fashion.SOURCE.provenance(trained, "fashion_gan", seed=recipe.seed, steps=recipe.steps),
         graphs=graphs(weights),
         image=fashion.image_part("generate", "noise", fashion.CLASS_NAMES),
         quality=measure(trained, known, test, judge),

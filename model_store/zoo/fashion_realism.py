@@ -228,7 +228,9 @@ def draft(trained: Realism, data: Path, work: Path, progress: Progress, recipe: 
             "`fake` is minus its verdict, the higher, the less real."
         ),
         licence="Apache-2.0",
-        provenance=fashion.provenance(trained, "fashion_realism", seed=recipe.seed, steps=recipe.steps),
+        provenance=fashion.SOURCE.provenance(
+            trained, "fashion_realism", seed=recipe.seed, steps=recipe.steps
+        ),
         graphs=graphs(weights),
         files=files,
         image=fashion.image_part(),

@@ -255,7 +255,7 @@ def draft(
         capabilities=("reconstruct", "score", "encode", "decode", "interpolate", "generate_image"),
         description="A variational autoencoder of clothes: redraws, scores and draws grey 28x28 images.",
         licence="Apache-2.0",
-        provenance=fashion.provenance(trained, "fashion_vae", seed=recipe.seed, steps=recipe.steps),
+        provenance=fashion.SOURCE.provenance(trained, "fashion_vae", seed=recipe.seed, steps=recipe.steps),
         graphs=graphs(weights),
         files=files,
         image=fashion.image_part("decode", "latent"),

@@ -144,7 +144,9 @@ def draft(trained: Trained, data: Path, work: Path, progress: Progress, recipe: 
         capabilities=("complete",),
         description="A small Transformer that writes scenes in the manner of Shakespeare's plays, with speakers and verse.",
         licence="Apache-2.0",
-        provenance=text.provenance(trained.step, "shakespeare_gpt", seed=recipe.seed, steps=recipe.steps),
+        provenance=text.LEARNED.provenance(
+            trained.step, "shakespeare_gpt", seed=recipe.seed, steps=recipe.steps
+        ),
         graphs={"step": transformer_graph.step(__name__, weights, config)},
         files={"tokenizer.json": trained.tokenizer.to_str(pretty=True).encode()},
         text=Text(

@@ -25,7 +25,7 @@ from model_store.zoo.text_graph import (
     state_inputs,
     state_outputs,
 )
-from model_store.zoo.training import Checkpoint, Schedule, fit
+from model_store.zoo.training import Checkpoint, Schedule, adamw, fit
 
 NAME: Final = "shakespeare-lstm"
 
@@ -159,11 +159,10 @@ def train(
     corpus = text.read_corpus(data)
     step = Step(config)
     streams = Streams(text.encode(text.byte_tokenizer(), corpus.train), step.model, recipe)
-    optimizer = torch.optim.AdamW(step.parameters(), lr=recipe.rate, betas=(0.9, 0.98), fused=True)
     fit(
         step,
         streams.loss,
-        [optimizer],
+        [adamw(step, recipe.rate)],
         Schedule(recipe.steps, warmup=100, evaluate_every=250),
         evaluate=lambda: held_out_nats(step.model, corpus.held_out),
         progress=progress,
@@ -207,7 +206,7 @@ def draft(trained: Step, data: Path, work: Path, progress: Progress, recipe: Rec
         capabilities=("complete",),
         description="A small character model that writes in the manner of Shakespeare's plays, byte by byte.",
         licence="Apache-2.0",
-        provenance=text.provenance(trained, "shakespeare_lstm", seed=recipe.seed, steps=recipe.steps),
+        provenance=text.LEARNED.provenance(trained, "shakespeare_lstm", seed=recipe.seed, steps=recipe.steps),
         graphs={
             "step": GraphDraft(
                 factory="model_store.zoo.shakespeare_lstm:step_module",

@@ -5,23 +5,27 @@ Knows no model: a model comes in as a function from token ids to logits. The dat
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import Tensor, nn
+from torch import Tensor
 
-from model_store.manifest import Measure, Provenance
+from model_store.manifest import Measure
 from model_store.zoo.ngram import witten_bell
+from model_store.zoo.sources import DataSource
 
 DATA_FILE: Final = Path("tinyshakespeare", "input.txt")
-DATA_NAME: Final = "tiny shakespeare"
-DATA_LICENCE: Final = "public domain"
-DATA_ATTRIBUTION: Final = "Works of William Shakespeare, as collected by Andrej Karpathy for char-rnn"
-DATA_HOME: Final = "https://github.com/karpathy/char-rnn/blob/master/data/tinyshakespeare/input.txt"
+SOURCE: Final = DataSource(
+    data="tiny shakespeare",
+    licence="public domain",
+    attribution="Works of William Shakespeare, as collected by Andrej Karpathy for char-rnn",
+    home="https://github.com/karpathy/char-rnn/blob/master/data/tinyshakespeare/input.txt",
+)
 HELD_OUT: Final = 0.1
+LEARNED: Final = replace(SOURCE, data=f"{SOURCE.data}, its first nine tenths")
 BASELINE_ORDER: Final = 5
 """Of the orders 4 to 7, the n-gram model's best on the held-out text."""
 
@@ -133,23 +137,9 @@ def quality(corpus: Corpus, nats: float, *, note: str) -> dict[str, Measure]:
         "nats_per_char": Measure(
             value=round(nats, 4),
             higher_is_better=False,
-            data=f"{DATA_NAME}, the last {len(corpus.held_out):,} characters, never trained on",
+            data=f"{SOURCE.data}, the last {len(corpus.held_out):,} characters, never trained on",
             baseline=round(baseline, 4),
             baseline_name=f"character {BASELINE_ORDER}-gram, interpolated Witten-Bell",
             note=note,
         )
     }
-
-
-def provenance(model: nn.Module, recipe: str, *, seed: int, steps: int) -> Provenance:
-    """Name the data's source and the recipe, `module` of the zoo, that a model comes from."""
-    return Provenance(
-        data=f"{DATA_NAME}, its first nine tenths",
-        data_licence=DATA_LICENCE,
-        attribution=DATA_ATTRIBUTION,
-        home=DATA_HOME,
-        recipe=recipe,
-        seed=seed,
-        steps=steps,
-        parameters=sum(each.numel() for each in model.parameters()),
-    )

@@ -17,17 +17,19 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from model_store.manifest import Provenance
+from model_store.zoo.sources import DataSource
 from model_store.zoo.tiles_captions import Caption, caption
 
 SIDE: Final = 32
 CHANNELS: Final = 4
 DATA_FOLDER: Final = "crawl-tiles"
 DATA_FILE: Final = "tiles32_rgba.npz"
-DATA_NAME: Final = "Dungeon Crawl Stone Soup tiles, 32x32"
-DATA_LICENCE: Final = "CC0-1.0"
-DATA_ATTRIBUTION: Final = "the artists of Dungeon Crawl Stone Soup, who gave up their rights"
-DATA_HOME: Final = "https://github.com/crawl/tiles"
+SOURCE: Final = DataSource(
+    data="Dungeon Crawl Stone Soup tiles, 32x32",
+    licence="CC0-1.0",
+    attribution="the artists of Dungeon Crawl Stone Soup, who gave up their rights",
+    home="https://github.com/crawl/tiles",
+)
 
 HELD_SHARE: Final = 0.08
 HELD_FAMILY: Final = 8
@@ -114,7 +116,7 @@ def read_tiles(data: Path) -> Tiles:
         with np.load(path, allow_pickle=False) as file:
             images, paths = file["images"], file["paths"]
     except (OSError, KeyError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); the tiles' home is {DATA_HOME}") from error
+        raise DataError(f"{path} cannot be read ({error}); the tiles' home is {SOURCE.home}") from error
     if images.shape != (len(paths), SIDE, SIDE, CHANNELS) or images.dtype != np.uint8:
         raise DataError(f"{path} has images {images.dtype}{list(images.shape)} for {len(paths)} paths")
     straight = torch.from_numpy(images.astype(np.float32) / 255.0).permute(0, 3, 1, 2)
@@ -184,20 +186,6 @@ def _held_out(found: Sequence[Sequence[int]], tiles: Tiles) -> set[int]:
 def _lot(first: Caption) -> bytes:
     """An order that has nothing to do with what is shown, and that more data would leave as it is."""
     return hashlib.sha256(str(first).encode()).digest()
-
-
-def provenance(model: nn.Module, recipe: str, *, seed: int, steps: int) -> Provenance:
-    """Name the data's source and the recipe, `module` of the zoo, that a model comes from."""
-    return Provenance(
-        data=DATA_NAME,
-        data_licence=DATA_LICENCE,
-        attribution=DATA_ATTRIBUTION,
-        home=DATA_HOME,
-        recipe=recipe,
-        seed=seed,
-        steps=steps,
-        parameters=sum(each.numel() for each in model.parameters()),
-    )
 
 
 def straight(premultiplied: Tensor) -> Tensor:

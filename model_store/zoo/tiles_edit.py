@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from PIL.Image import Image as Picture
 from safetensors.torch import save_model
 from torch import Tensor, nn
-from torch.optim import AdamW
 
 from model_store.export.draft import Draft, GraphDraft, Progress, tensor
 from model_store.imaging import Edit, Image
@@ -33,7 +32,7 @@ from model_store.zoo.tiles_damage import (
     similarity,
     similarity_map,
 )
-from model_store.zoo.training import Checkpoint, Schedule, draws, fit_average
+from model_store.zoo.training import Checkpoint, Schedule, adamw, draws, fit_average
 
 NAME: Final = "tiles-edit"
 LARGEST: Final = 512
@@ -203,17 +202,10 @@ def train(
     def evaluate(average: Editor) -> float:
         return float(loss_of(average, probe, recipe.likeness))
 
-    optimizer = AdamW(
-        model.parameters(),
-        lr=recipe.learning_rate,
-        betas=(0.9, 0.98),
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
     return fit_average(
         model,
         loss,
-        optimizer,
+        adamw(model, recipe.learning_rate, recipe.weight_decay),
         Schedule(recipe.steps, warmup=200, evaluate_every=250, decay=recipe.decay),
         recipe.averaging,
         evaluate=evaluate,
@@ -301,7 +293,7 @@ def draft(trained: Editor, data: Path, work: Path, progress: Progress, recipe: R
         capabilities=("edit_image",),
         description="Edits small pictures with alpha: fills holes, colours, enlarges twice, removes noise.",
         licence="Apache-2.0",
-        provenance=tiles.provenance(trained, "tiles_edit", seed=recipe.seed, steps=recipe.steps),
+        provenance=tiles.SOURCE.provenance(trained, "tiles_edit", seed=recipe.seed, steps=recipe.steps),
         graphs=graphs(weights),
         image=Image(channels=CHANNELS, height=SIDE, width=SIDE, edit=Edit(tasks=TASKS, largest=LARGEST)),
         quality=quality,

@@ -16,7 +16,6 @@ from PIL.Image import Image as Picture
 from safetensors.torch import save_model
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.optim import AdamW
 
 from model_store.export.draft import Draft, GraphDraft, Progress, tensor
 from model_store.imaging import Denoise, Image, Prompt
@@ -27,7 +26,7 @@ from model_store.zoo.tiles import CHANNELS, SIDE, Tiles
 from model_store.zoo.tiles_net import SIZES, Config, TextToImage
 from model_store.zoo.tiles_pixels import Pixels
 from model_store.zoo.tiles_prompts import TOKENS, encode, make_tokenizer, said
-from model_store.zoo.training import Checkpoint, Schedule, draws, fit_average
+from model_store.zoo.training import Checkpoint, Schedule, adamw, draws, fit_average
 
 NAME: Final = "tiles-flow"
 TOKENIZER: Final = "tokenizer.json"
@@ -140,7 +139,7 @@ def train(
     average = fit_average(
         net,
         loss,
-        _optimizer(net, recipe),
+        adamw(net, recipe.learning_rate, recipe.weight_decay),
         Schedule(recipe.steps, warmup=300, evaluate_every=EVALUATE_EVERY, decay=recipe.decay),
         recipe.averaging,
         evaluate=lambda average: held_out_loss(average, tokenizer, held),
@@ -148,16 +147,6 @@ def train(
         checkpoint=checkpoint,
     )
     return Trained(average, tokenizer)
-
-
-def _optimizer(model: nn.Module, recipe: Recipe) -> AdamW:
-    return AdamW(
-        model.parameters(),
-        lr=recipe.learning_rate,
-        betas=(0.9, 0.98),
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
 
 
 def measure(trained: Trained, known: Tiles, held: Tiles, judge: tiles_matcher.Judge) -> dict[str, Measure]:
@@ -259,7 +248,7 @@ def draft(trained: Trained, data: Path, work: Path, progress: Progress, recipe: 
         capabilities=("generate_image", "edit_image", "encode", "decode", "interpolate"),
         description="Draws 32x32 game tiles with alpha from a few words: what is shown, and what kind of thing it is.",
         licence="Apache-2.0",
-        provenance=tiles.provenance(trained.model, "tiles_flow", seed=recipe.seed, steps=recipe.steps),
+        provenance=tiles.SOURCE.provenance(trained.model, "tiles_flow", seed=recipe.seed, steps=recipe.steps),
         graphs=graphs(weights, trained.model.config),
         files={TOKENIZER: trained.tokenizer.to_str().encode()},
         image=Image(channels=CHANNELS, height=SIDE, width=SIDE, denoise=DENOISE, prompt=(PROMPT,)),

@@ -24,16 +24,23 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from model_store.export.draft import Draft, Progress
-from model_store.manifest import Chat, Measure, Provenance, Text
+from model_store.manifest import Chat, Measure, Text
 from model_store.zoo import transformer_graph
 from model_store.zoo.nearest import Nearest
 from model_store.zoo.pairs import END, Stream, marked_tokenizer, padded
+from model_store.zoo.sources import DataSource
 from model_store.zoo.text_graph import Arrays
 from model_store.zoo.tldr import ROLES, Example, asked, mark, opening, read_corpus
 from model_store.zoo.training import Checkpoint, Rates, Schedule, fit, in_bfloat16, optimizers
 from model_store.zoo.transformer import Config, Step
 
 NAME: Final = "tldr-gpt"
+SOURCE: Final = DataSource(
+    data="tldr-pages in English: examples of commands, without placeholders' braces, options in their long form",
+    licence="CC-BY-4.0",
+    attribution="tldr-pages team and contributors",
+    home="https://github.com/tldr-pages/tldr",
+)
 SIZES: Final = Config(
     vocabulary=4096, context=256, layers=5, width=256, heads=4, kv_heads=2, hidden=608, dropout=0.1
 )
@@ -315,16 +322,7 @@ def draft(trained: Trained, data: Path, work: Path, progress: Progress, recipe: 
         capabilities=("complete", "chat"),
         description="A small Transformer that answers an instruction with a shell command, as the examples of tldr-pages do.",
         licence="CC-BY-4.0",
-        provenance=Provenance(
-            data="tldr-pages in English: examples of commands, without placeholders' braces, options in their long form",
-            data_licence="CC-BY-4.0",
-            attribution="tldr-pages team and contributors",
-            home="https://github.com/tldr-pages/tldr",
-            recipe="tldr_gpt",
-            seed=recipe.seed,
-            steps=recipe.steps,
-            parameters=sum(each.numel() for each in trained.step.parameters()),
-        ),
+        provenance=SOURCE.provenance(trained.step, "tldr_gpt", seed=recipe.seed, steps=recipe.steps),
         graphs={"step": transformer_graph.step(__name__, weights, config, stored="float16")},
         files={"tokenizer.json": trained.tokenizer.to_str().encode(), TEMPLATE: template().encode()},
         text=Text(

@@ -75,6 +75,11 @@ class Rates:
     weight_decay: float = 0.1
 
 
+def adamw(model: nn.Module, rate: float, weight_decay: float = 0.01) -> AdamW:
+    """AdamW over all weights, whose second moments look back 50 steps."""
+    return AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True)
+
+
 def optimizers(model: nn.Module, rates: Rates) -> list[Optimizer]:
     """Muon for the matrices, AdamW for embeddings and everything else."""
     embeddings = {id(each.weight) for each in model.modules() if isinstance(each, nn.Embedding)}

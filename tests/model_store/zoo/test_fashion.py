@@ -156,7 +156,7 @@ def test_pieces_are_computed_without_gradients() -> None:
 
 
 def test_the_source_is_named_with_its_licence() -> None:
-    found = fashion.provenance(nn.Linear(3, 2), "fashion_test", seed=5, steps=7)
+    found = fashion.SOURCE.provenance(nn.Linear(3, 2), "fashion_test", seed=5, steps=7)
     assert (found.data, found.data_licence, found.recipe) == ("Fashion-MNIST", "MIT", "fashion_test")
     assert (found.seed, found.steps, found.parameters) == (5, 7, 8)
     assert "Zalando" in found.attribution

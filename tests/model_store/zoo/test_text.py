@@ -126,7 +126,7 @@ def test_quality_stands_beside_the_ngram_baseline() -> None:
 
 
 def test_provenance_counts_parameters_and_names_the_source() -> None:
-    source = text.provenance(nn.Linear(3, 4), "some_recipe", seed=7, steps=11)
+    source = text.LEARNED.provenance(nn.Linear(3, 4), "some_recipe", seed=7, steps=11)
     assert (source.parameters, source.seed, source.steps, source.recipe) == (16, 7, 11, "some_recipe")
     assert source.data_licence == "public domain"
     assert source.home.startswith("https://")

@@ -137,5 +137,5 @@ def test_a_sheet_shows_the_pixels() -> None:
 
 
 def test_provenance_counts_the_weights() -> None:
-    found = tiles.provenance(torch.nn.Linear(2, 3), "tiles_flow", seed=1, steps=2)
+    found = tiles.SOURCE.provenance(torch.nn.Linear(2, 3), "tiles_flow", seed=1, steps=2)
     assert (found.parameters, found.data_licence, found.recipe) == (9, "CC0-1.0", "tiles_flow")
