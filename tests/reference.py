@@ -39,6 +39,11 @@ _HEADLINES = {
         "auroc.gan": "of fashion-gan",
         "auroc.noise": "against noise",
     },
+    "tiles-flow": {
+        "caption_top5_of_50": "right caption among the first 5 of 50",
+        "caption_top1_of_50": "the first",
+        "copies": "copies of training tiles",
+    },
     "shakespeare-lstm": {"nats_per_char": "nats per character"},
     "shakespeare-gpt": {"nats_per_char": "nats per character"},
     "tldr-gpt": {"exact_match": "exactly the right command", "chrf": "chrF"},

@@ -1,7 +1,8 @@
 """tiles-flow: text to image by rectified flow on 32x32 game tiles with alpha; net and text encoder learn together.
 
-`train()` takes about 90 minutes on one core with AVX512-BF16. Prompts are what the tiles' captions are made of: what is shown,
-then its kind ("red dragon, monster"). Held-out captions are new combinations of known words.
+`train()` took 127 minutes of one shared core with AVX512-BF16. Prompts are what the tiles' captions are made of: what is shown,
+then its kind ("red dragon, monster"). Held-out captions are new combinations of known words: of their pictures 70 % have the
+right caption among a matcher's first 5 of 50 with guidance 3 (60 % with 2, 42 % without), of real tiles 92 %.
 """
 
 import random

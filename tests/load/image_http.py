@@ -1,6 +1,6 @@
 """What HTTP costs pictures, and what a short request waits for long ones: `atelier serve`, direct and by the gateway, beside the engine in process.
 
-    python -m tests.load.image_http [--package FOLDER] [--connections 8] [--steps N] [--answers 4] [--threads 2] [--rounds 5] [--json FILE]
+    python -m tests.load.image_http [--package FOLDER] [--connections 8] [--steps N] [--answers 24] [--threads 2] [--rounds 5] [--json FILE]
 
 Every connection asks again as soon as its answer is complete. In each round the three take turns while the others are idle, on
 the same cores. A short request (4 steps) is timed alone, and when it arrives among so many long ones (32 steps); a step is
@@ -181,7 +181,12 @@ def options_of(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = arguments(__doc__)
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--steps", type=int, help="of a picture (default: the model's own)")
-    parser.add_argument("--answers", type=int, default=4, help="of each connection in one round")
+    parser.add_argument(
+        "--answers",
+        type=int,
+        default=24,
+        help="of each connection in one round: so many that filling and draining the engine count for little",
+    )
     return parser.parse_args(given)
 
 

@@ -24,6 +24,7 @@ LARGEST_BYTES = {
     "fashion-gan": 4_000_000,
     "fashion-flow": 4_000_000,
     "fashion-realism": 1_500_000,
+    "tiles-flow": 10_000_000,
 }
 
 
@@ -122,6 +123,15 @@ def test_the_discriminator_sees_what_the_autoencoder_takes_for_clothes(store: St
     assert smooth.value > 0.95 > smooth.baseline
     assert found["auroc.noise"].value > 0.95
     assert found["auroc.inverted"].value > 0.95
+
+
+def test_pictures_of_words_nobody_has_put_together_are_recognised(store: Store) -> None:
+    found = store.manifest("tiles-flow").quality
+    real = found["caption_top5_of_50"].baseline
+    assert real is not None
+    assert real > 0.9  # the judge knows real tiles
+    assert found["caption_top5_of_50"].value >= 0.6
+    assert found["copies"].value < 0.01
 
 
 def test_noise_is_not_scored_as_clothes(store: Store) -> None:
