@@ -44,6 +44,12 @@ _HEADLINES = {
         "caption_top1_of_50": "the first",
         "copies": "copies of training tiles",
     },
+    "tiles-edit": {
+        "inpaint_psnr": "PSNR in dB of holes filled",
+        "colorize_psnr": "of grey coloured",
+        "upscale_psnr": "of 16x16 enlarged",
+        "denoise_psnr": "of noise removed",
+    },
     "shakespeare-lstm": {"nats_per_char": "nats per character"},
     "shakespeare-gpt": {"nats_per_char": "nats per character"},
     "tldr-gpt": {"exact_match": "exactly the right command", "chrf": "chrF"},

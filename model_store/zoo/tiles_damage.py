@@ -110,9 +110,14 @@ BASELINES: Final[Mapping[str, Mapping[str, Callable[[Tensor, Tensor], Tensor]]]]
 
 
 def decibels(found: Tensor, right: Tensor, lost: Tensor) -> float:
-    """Mean over pictures of the peak signal-to-noise ratio before grey; where there are holes, in these alone."""
-    error = (on_grey(found) - on_grey(right)).square().mean(1, keepdim=True)
-    where = _counted(lost)
+    """Peak signal-to-noise ratio before grey, of the mean square error of all pixels; where there are holes, of these alone."""
+    error, where = _errors(found, right), _counted(lost)
+    return float(-10 * ((error * where).sum() / where.sum()).clamp_min(10 ** (-BEST_SNR / 10)).log10())
+
+
+def mean_decibels(found: Tensor, right: Tensor, lost: Tensor) -> float:
+    """Mean over pictures of each one's ratio: what is nearly right already counts for more in it."""
+    error, where = _errors(found, right), _counted(lost)
     each = (error * where).sum((1, 2, 3)) / where.sum((1, 2, 3))
     return (-10 * each.clamp_min(10 ** (-BEST_SNR / 10)).log10()).mean().item()
 
@@ -129,6 +134,10 @@ def similarity_map(found: Tensor, right: Tensor) -> Tensor:
     a, b = (on_grey(each).flatten(0, 1).unsqueeze(1) for each in (found, right))
     similar: Tensor = StructuralSimilarity(SIDE, WINDOW)(a, b).unflatten(0, (-1, 3)).mean(1)
     return similar
+
+
+def _errors(found: Tensor, right: Tensor) -> Tensor:
+    return (on_grey(found) - on_grey(right)).square().mean(1, keepdim=True)
 
 
 def _counted(lost: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """tiles-edit: one net that fills holes, colours, enlarges twice and cleans small pictures with alpha; a condition says which.
 
 It has no normalisation and looks at pictures through convolutions alone, so it takes any size and its numbers do not depend
-on the batch. What is given stays: pixels outside the hole, brightness, alpha. `train()` takes about 80 minutes on one core.
+on the batch. What is given stays: pixels outside the hole, brightness, alpha. `train()` took 152 minutes of one shared core.
+On held-out tiles all pixels are nearer than by the best plain way: 1.8 dB in holes, 0.4 dB in colours, 2.7 dB enlarged, 2.7 dB cleaned. But
+grey tiles take on a tint: by the mean of each picture's own decibels, copying the brightness is 1.1 dB nearer than colouring.
 """
 
 from collections.abc import Sequence
@@ -29,6 +31,7 @@ from model_store.zoo.tiles_damage import (
     damage,
     decibels,
     luminance,
+    mean_decibels,
     similarity,
     similarity_map,
 )
@@ -224,14 +227,18 @@ def edit(model: Editor, task: str, shown: Tensor, lost: Tensor, at_once: int = 6
 
 
 def measure(model: Editor, held: Tiles) -> dict[str, Measure]:
-    """Figures of the manifest: PSNR and SSIM of each task, beside the better one of its baselines."""
+    """Figures of the manifest: PSNR (of all pixels, and each picture's own) and SSIM of each task, beside the best of its baselines."""
     found: dict[str, Measure] = {}
     for task in TASKS:
         shown, lost = damage(task, held.pixels, torch.Generator().manual_seed(0), noise=NOISE)
         made = edit(model, task, shown, lost)
         plain = {name: fill(shown, lost) for name, fill in BASELINES[task].items()}
         where = "in the hole" if task == "inpaint" else "of the whole picture"
-        for name, unit, score in (("psnr", "dB", decibels), ("ssim", "SSIM with a window of 7", similarity)):
+        for name, unit, score in (
+            ("psnr", "dB of all pixels' mean square error", decibels),
+            ("psnr_of_each", "dB, mean over pictures", mean_decibels),
+            ("ssim", "SSIM with a window of 7", similarity),
+        ):
             value = partial(score, right=held.pixels, lost=lost)
             best = max(plain, key=lambda name: value(plain[name]))
             found[f"{task}_{name}"] = Measure(

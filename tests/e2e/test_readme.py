@@ -85,6 +85,7 @@ def test_the_other_curl_lines(shipped: Service, tmp_path: Path) -> None:
     assert size(tmp_path / "boot.png") == (28, 28)
     assert size(tmp_path / "sketch.png") == (28, 28)
     assert size(tmp_path / "potion.png") == (32, 32)
+    assert size(tmp_path / "large-potion.png") == (64, 64)
     assert size(tmp_path / "other-boot.png") == (28, 28)
     assert output.count("event: image_generation.completed") == 4
     assert '"is_anomaly"' in output
@@ -97,7 +98,7 @@ def test_the_other_curl_lines(shipped: Service, tmp_path: Path) -> None:
 def test_every_line_the_terminal_offers_works(shipped: Service, tmp_path: Path) -> None:
     offered = re.findall(r"^curl .*?(?:\n  .*?)?$", shipped.output, re.MULTILINE)
     lines = [line for line in shipped.output.split("\n\n") if line.strip().startswith("curl")]
-    assert len(lines) == 10, offered
+    assert len(lines) == 11, offered
     for line in lines:
         output = shell(shipped, line, tmp_path)
         assert "error" not in output

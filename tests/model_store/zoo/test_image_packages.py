@@ -11,6 +11,7 @@ from model_store.manifest import Graph
 from model_store.session import Session, choose_device, open_graph
 from model_store.store import Store, shipped
 from model_store.zoo.fashion import SIDE
+from model_store.zoo.tiles_damage import TASKS
 
 GRAPHS = [
     (name, graph)
@@ -25,6 +26,7 @@ LARGEST_BYTES = {
     "fashion-flow": 4_000_000,
     "fashion-realism": 1_500_000,
     "tiles-flow": 10_000_000,
+    "tiles-edit": 3_500_000,
 }
 
 
@@ -132,6 +134,16 @@ def test_pictures_of_words_nobody_has_put_together_are_recognised(store: Store) 
     assert real > 0.9  # the judge knows real tiles
     assert found["caption_top5_of_50"].value >= 0.6
     assert found["copies"].value < 0.01
+
+
+def test_every_edit_is_better_than_the_obvious_one(store: Store) -> None:
+    found = store.manifest("tiles-edit").quality
+    assert len(found) == 3 * len(TASKS)
+    # Grey tiles take on a tint: where each picture counts by its own decibels, the recipe says so.
+    del found["colorize_psnr_of_each"]
+    for name, figure in found.items():
+        assert figure.baseline is not None
+        assert figure.value > figure.baseline, name
 
 
 def test_noise_is_not_scored_as_clothes(store: Store) -> None:

@@ -111,6 +111,16 @@ def test_decibels_of_a_known_error() -> None:
     assert tiles_damage.decibels(wrong, right, torch.zeros(1, 1, 32, 32)) == pytest.approx(20.0, abs=1e-3)
 
 
+def test_decibels_of_all_pixels_and_of_each_picture() -> None:
+    """One picture wrong by a tenth, one right (50 dB): half the square error, and the mean of 20 and 50."""
+    right = torch.cat([torch.zeros(2, 3, 32, 32), torch.ones(2, 1, 32, 32)], dim=1)
+    wrong = right.clone()
+    wrong[0, :3] = 0.1
+    whole = torch.zeros(2, 1, 32, 32)
+    assert tiles_damage.decibels(wrong, right, whole) == pytest.approx(23.01, abs=0.01)
+    assert tiles_damage.mean_decibels(wrong, right, whole) == pytest.approx(35.0, abs=0.01)
+
+
 def test_where_there_is_a_hole_it_alone_counts() -> None:
     right = torch.full((1, 4, 32, 32), 0.5)
     outside = right.clone()
