@@ -4,7 +4,10 @@ PackageError
 |-- StoreError               the store itself, not one package
 |   |-- PackageNotFound      no such name or version
 |   |-- AlreadyPublished     the version exists; versions never change
-|   `-- StoreUnavailable     the address cannot be read or written
+|   |-- StoreUnavailable     the address cannot be read or written
+|   |   `-- StoreReadOnly    ... or may not be written
+|   |-- CalibrationNotFound  no such calibration of the model
+|   `-- CalibrationInUse     the calibration is a default
 |-- InvalidManifest          model.json is not a manifest
 |   `-- UnknownSchema        ... of a schema version this program reads
 |-- BrokenFiles              the folder is not what its manifest says
@@ -41,6 +44,18 @@ class AlreadyPublished(StoreError):
 
 class StoreUnavailable(StoreError):
     """The store's address cannot be read or written."""
+
+
+class StoreReadOnly(StoreUnavailable):
+    """The store may be read and not written."""
+
+
+class CalibrationNotFound(StoreError):
+    """No such calibration of the model."""
+
+
+class CalibrationInUse(StoreError):
+    """The calibration is a default and cannot be deleted."""
 
 
 class InvalidManifest(PackageError):

@@ -21,6 +21,8 @@ from model_store.verify import LIMITS, Limits, verify, with_links
 
 __all__ = ["Limits", "Package", "Store", "seal", "shipped", "verify"]
 
+_CALIBRATIONS: Final = ".calibrations"
+_OTHER_CALIBRATIONS: Final = Path(".local/share/atelier/calibrations")  # below the user's home
 DEFAULT_CACHE: Final = Path(".cache/atelier/packages")  # below the user's home
 
 
@@ -40,9 +42,7 @@ class Store:
             self._shelf = Shelf(folder, with_links(limits) if folder == shipped() else limits)
         else:
             home = cache or Path.home() / DEFAULT_CACHE
-            # One folder for each address: two stores may have different packages under one name.
-            entry = hashlib.sha256(self.url.rstrip("/").encode()).hexdigest()[:16]
-            self._shelf = Remote(files, root, Shelf(home / entry, limits), limits)
+            self._shelf = Remote(files, root, Shelf(home / _entry(self.url), limits), limits)
 
     def names(self) -> list[str]:
         """Names with at least one version, sorted. Raises StoreUnavailable."""
@@ -76,6 +76,23 @@ class Store:
         if not versions:
             raise PackageNotFound(f"there is no package {name!r:.80} in the store")
         return versions[-1]
+
+
+def calibrations_beside(store: str | Path) -> Path:
+    """Where calibrations of a store's packages are kept: in its folder, or below the user's home where it is none of ours.
+
+    Packages of a remote address, and those shipped with Atelier, lie where nothing is written.
+    """
+    files, root = fsspec.core.url_to_fs(str(store))
+    if isinstance(files, LocalFileSystem) and Path(root) != shipped():
+        return Path(root) / _CALIBRATIONS
+    name = "shipped" if isinstance(files, LocalFileSystem) else _entry(str(store))
+    return Path.home() / _OTHER_CALIBRATIONS / name
+
+
+def _entry(url: str) -> str:
+    """One folder for each address: two stores may have different packages under one name."""
+    return hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
 
 
 def shipped() -> Path:

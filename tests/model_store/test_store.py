@@ -26,7 +26,7 @@ from model_store.errors import (
     TooLarge,
     UnlistedFile,
 )
-from model_store.store import Limits, Store, shipped
+from model_store.store import Limits, Store, calibrations_beside, shipped
 from tests import packages
 
 ROOT = Path(__file__).parents[2]
@@ -394,3 +394,22 @@ def test_a_store_behaves_like_a_dict(tmp_path: Path, drafts: dict[str, Path]) ->
     case = Machine.TestCase
     case.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
     case().runTest()
+
+
+# -- calibrations ------------------------------------------------------------------------------------------------------
+
+
+def test_calibrations_lie_where_something_may_be_written(tmp_path: Path) -> None:
+    own = tmp_path / "store" / ".calibrations"
+    assert calibrations_beside(tmp_path / "store") == calibrations_beside(f"file://{tmp_path}/store") == own
+    home = Path.home() / ".local/share/atelier/calibrations"
+    assert calibrations_beside(shipped()) == home / "shipped"
+    one, same, other = map(calibrations_beside, ("memory://a", "memory://a/", "memory://b"))
+    assert one == same != other
+    assert one.parent == home
+
+
+def test_calibrations_are_no_package(tmp_path: Path) -> None:
+    packages.scorer(tmp_path)
+    (tmp_path / ".calibrations" / "tiny-score" / "1").mkdir(parents=True)
+    assert Store(tmp_path).names() == ["tiny-score"]
