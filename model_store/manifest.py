@@ -9,6 +9,7 @@ from model_store.fields import Finite, Part, Positive, RelativePath
 from model_store.imaging import Image
 
 SCHEMA_VERSION: Final = 1
+MOST_SAMPLES: Final = 256
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 # Requests name it behind its model's name and a colon, where hosts files have versions: so it is no number.
@@ -183,15 +184,26 @@ class Scoring(Part):
 
     The graph is `score`, or `reconstruct`, which also redraws the input. Either may show where, as `error_map`, which has the
     input's shape and values in [0, 1], and give a `latent`; an input `noise` is drawn by a request's seed and zero without one.
+    A score in `samples` is the mean over so many draws of `noise`, as its calibration is. `latents` is an `.npy` f32 [items,
+    latent] of normal items, beside which those of requests are watched for drift.
     """
 
     default: str
     calibrations: dict[str, Calibration]
+    samples: dict[str, Annotated[int, Field(ge=2, le=MOST_SAMPLES)]] = Field(default_factory=dict)
+    latents: RelativePath | None = None
 
     @model_validator(mode="after")
-    def _default_is_calibrated(self) -> Self:
+    def _are_calibrated(self) -> Self:
         if self.default not in self.calibrations:
             raise ValueError(f"default score {self.default!r} has no calibration")
+        unknown = sorted(self.samples.keys() - self.calibrations.keys())
+        if unknown:
+            raise ValueError(f"sampled scores without a calibration: {', '.join(unknown)}")
+        if "kl" in self.calibrations:
+            raise ValueError(
+                "the divergence alone tells normal items from others no better than chance: score by the ELBO"
+            )
         return self
 
 
@@ -277,6 +289,13 @@ class Manifest(Part):
         missing = sorted({f"score.{name}" for name in self.scoring.calibrations} - computed)
         if missing:
             raise ValueError(f"no graph computes {', '.join(missing)}")
+        still = [
+            graph for graph in self.graphs.values() if "noise" not in {each.role for each in graph.inputs}
+        ]
+        fixed = {each.role for graph in still for each in graph.outputs}
+        fixed &= {f"score.{name}" for name in self.scoring.samples}
+        if fixed:
+            raise ValueError(f"sampled without taking noise: {', '.join(sorted(fixed))}")
         return self
 
     @model_validator(mode="after")
@@ -334,6 +353,8 @@ class Manifest(Part):
                 named.add(self.image.style.mean)
         if self.scoring:
             named.update(c.scores for c in self.scoring.calibrations.values())
+            if self.scoring.latents:
+                named.add(self.scoring.latents)
         return named
 
 

@@ -217,11 +217,14 @@ def autoencoder(
     variational: bool = False,
     channels: int = 1,
     size: int = 8,
+    samples: int | None = None,
+    latents: Array | None = None,
 ) -> Path:
     """Reconstructs what is at most 0.5 bright; `score.l1` and `score.peak` are mean and greatest error.
 
     The latent is the reconstruction itself, flattened; `decode` is the way back. `variational` adds a `noise` input,
-    a tenth of which is added to the latent, and the output `spread`, 0.1 everywhere.
+    a tenth of which is added to the latent, and the output `spread`, 0.1 everywhere. With `samples`, `l1` is the mean over
+    so many; `latents` are normal items'.
     """
     picture, latent = ("batch", channels, size, size), channels * size * size
     sketch = Sketch()
@@ -263,16 +266,14 @@ def autoencoder(
         "capabilities": [*verbs, "generate_image"] if variational else verbs,
         "image": image_fields(channels, size)
         | ({"generator": "decode", "noise": "latent"} if variational else {}),
-        "scoring": {"default": "l1", "calibrations": calibrations},
+        "scoring": {"default": "l1", "calibrations": calibrations}
+        | ({"samples": {"l1": samples}} if samples else {})
+        | ({} if latents is None else {"latents": "latents.npy"}),
     }
-    return build(
-        folder,
-        name,
-        version,
-        fields,
-        graphs,
-        {entry["scores"]: npy(normal) for entry in calibrations.values()},
-    )
+    files = {entry["scores"]: npy(normal) for entry in calibrations.values()}
+    if latents is not None:
+        files["latents.npy"] = npy(latents)
+    return build(folder, name, version, fields, graphs, files)
 
 
 def _decoder(picture: Sequence[int | str], latent: int) -> tuple[Sketch, dict[str, Array]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -234,6 +235,35 @@ def test_a_score_is_computed_and_calibrated(tmp_path: Path) -> None:
     calibrations = given["scoring"]["calibrations"]
     given["scoring"]["calibrations"] = calibrations | {"dark": calibrations["bright"]}
     with pytest.raises(ValidationError, match=r"no graph computes score\.dark"):
+        Manifest.model_validate_json(json.dumps(given))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"samples": {"l2": 4}}, "sampled scores without a calibration: l2"),
+        ({"samples": {"l1": 1}}, "greater than or equal to 2"),
+        ({"samples": {"l1": 257}}, "less than or equal to 256"),
+        ({"latents": "other.npy"}, "files without a digest: other.npy"),
+        ({"default": "l1", "calibrations": {"kl": {}}}, "no better than chance"),
+    ],
+)
+def test_scores_may_be_sampled(tmp_path: Path, change: dict[str, Any], complaint: str) -> None:
+    packages.autoencoder(tmp_path, variational=True, samples=4, latents=np.zeros((3, 64), np.float32))
+    given = fields(tmp_path, "tiny-ae")
+    assert Manifest.model_validate_json(json.dumps(given)).scoring
+    own = given["scoring"]["calibrations"]
+    change = {**change, "calibrations": own | dict.fromkeys(change.get("calibrations", {}), own["l1"])}
+    given["scoring"] |= change
+    with pytest.raises(ValidationError, match=complaint):
+        Manifest.model_validate_json(json.dumps(given))
+
+
+def test_what_is_sampled_takes_noise(tmp_path: Path) -> None:
+    packages.autoencoder(tmp_path)
+    given = fields(tmp_path, "tiny-ae")
+    given["scoring"] |= {"samples": {"l1": 4}}
+    with pytest.raises(ValidationError, match=r"sampled without taking noise: score\.l1"):
         Manifest.model_validate_json(json.dumps(given))
 
 
