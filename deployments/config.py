@@ -46,6 +46,12 @@ class HostConfig(BaseModel):
         default=None, description="Package store, any fsspec URL. Empty: the packages shipped with Atelier."
     )
     cache: str | None = Field(default=None, description="Where packages of a remote store are kept.")
+    calibrations: str | None = Field(
+        default=None,
+        description="Folder where calibrations that clients make are kept, the same for all replicas. Empty: "
+        "`.calibrations` in the store's folder, or `~/.local/share/atelier/calibrations` where the store is none that is "
+        "written to.",
+    )
     replicas: Positive = Field(default=1, description="Processes that each hold all of these models.")
     device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")] = Field(
         default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`."

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
-from deployments.messages import Decode, Draw, Encode, ImageItem, Interpolate, Reconstruct, Score
+from deployments.messages import Calibrate, Decode, Draw, Encode, ImageItem, Interpolate, Reconstruct, Score
 from deployments.model import OneShotModel
 
-OneShotRequest = TypeVar("OneShotRequest", Score, Reconstruct, Encode, Decode, Interpolate, Draw)
+OneShotRequest = TypeVar("OneShotRequest", Score, Calibrate, Reconstruct, Encode, Decode, Interpolate, Draw)
 
 SMALL_TEXT: Final = 4096
 """Characters, or tokens."""
@@ -35,7 +35,7 @@ def encodes_pictures(model: OneShotModel, request: OneShotRequest) -> bool:
             return request.map or request.mask
         case Reconstruct():
             return request.error_map or any(isinstance(item, ImageItem) for item in request.items)
-        case Encode():
+        case Encode() | Calibrate():
             return False
         case _:
             return model.manifest.image is not None

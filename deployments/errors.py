@@ -3,6 +3,7 @@
 ServingError
 |-- BadRequest            the request can never succeed as it stands; `param` names the field
 |-- ModelNotFound         no such model or version here
+|   `-- CalibrationNotFound  no such calibration of the model
 |-- QueueFull             no room in the waiting line, or no time for it; try again after `retry_after_seconds`
 |-- Unavailable           nothing can answer now
 |   `-- ReplicaLost       the process that worked on it died
@@ -53,6 +54,12 @@ class ModelNotFound(ServingError):
     """No such model or version is served here."""
 
     code = "model_not_found"
+
+
+class CalibrationNotFound(ModelNotFound):
+    """The model has no such calibration."""
+
+    code = "calibration_not_found"
 
 
 class QueueFull(ServingError):

@@ -223,9 +223,39 @@ class Score:
     score: str | None = None
     calibration: str | None = None
     threshold: float | None = None
+    false_discovery_rate: float | None = None  # of the request's items together, instead of a threshold
     map: bool = False
+    map_numbers: bool = False  # as numbers, not as a picture
     mask: bool = False
     seed: int | None = None
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrate:
+    """Score each item and keep a calibration of them. `labels` say which are anomalies; without them none is."""
+
+    model: str
+    items: tuple[Item, ...]
+    request_id: str = ""
+    version: str | None = None
+    labels: tuple[bool, ...] | None = None
+    score: str | None = None
+    method: Literal["quantile", "false_positive_rate", "f1"] = "false_positive_rate"
+    level: float | None = None  # the quantile, or the rate
+    default: bool = False
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrations:
+    """List a model's calibrations, find one, make it the default of its score, or delete it."""
+
+    model: str
+    act: Literal["list", "find", "choose", "delete"]
+    id: str = ""
+    request_id: str = ""
+    version: str | None = None
     timeout_seconds: float | None = None
 
 
@@ -319,6 +349,8 @@ Request: TypeAlias = (
     | Classify
     | Reconstruct
     | Score
+    | Calibrate
+    | Calibrations
     | Encode
     | Decode
     | Interpolate
@@ -354,8 +386,9 @@ class Output:
     normalized: float | None = None
     p_value: float | None = None
     threshold: float | None = None
+    adjusted_p_value: float | None = None
     is_anomaly: bool | None = None
-    map: bytes | None = None
+    map: bytes | Array | None = None
     mask: bytes | None = None
     seed: int | None = None
     steps: int = 1  # of the model that a picture took
@@ -382,6 +415,24 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
+class Calibration:
+    """How one score's threshold was set: from so many normal items and anomalies, by a method and its level."""
+
+    id: str
+    model: str
+    version: str
+    score: str
+    method: str
+    level: float | None
+    threshold: float
+    items: int
+    anomalies: int
+    f1: float | None  # of the items it was made of
+    created: int  # seconds since 1970
+    default: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """The answer to a one-shot request: one output for each item, latent, step or picture, in order."""
 
@@ -389,7 +440,11 @@ class Reply:
     version: str
     timings: Timings = Timings()
     usage: Usage = Usage()
+    # Of scores: which, by what calibration, and what set the threshold.
+    score: str | None = None
     calibration: str | None = None
+    method: str | None = None
+    calibrations: tuple[Calibration, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,6 +463,7 @@ class Card:
     quality: dict[str, Any] = field(default_factory=dict)
     host: str = ""
     parent: str | None = None  # the model that this one is an adapter of
+    drift: dict[str, Any] = field(default_factory=dict)  # of its last items beside its calibration
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,15 @@ class Metrics:
         self.images = counter("images", "Pictures generated", "model")
         self.items = counter("items", "Items reconstructed, scored, encoded or decoded", "model")
         self.scores = histogram("anomaly_score", "Anomaly scores given", SCORE, "model", "score")
+        self.drift_psi = gauge(
+            "drift_psi",
+            "Population stability index of the last 1000 scores, or latents' distances, beside their calibration",
+            "model",
+            "of",
+        )
+        self.drift_ks = gauge(
+            "drift_ks", "Kolmogorov-Smirnov statistic of the same, from 0 to 1", "model", "of"
+        )
         self.live = gauge("live_rows", "Rows in the running batch", "model")
         self.waiting = gauge("waiting_rows", "Rows in the waiting line", "model")
         self.waiting_tokens = gauge(

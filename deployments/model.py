@@ -2,13 +2,16 @@
 
 import io
 import time
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from deployments.config import HostConfig
 from deployments.engine import Engine
+from deployments.errors import Unavailable
 from deployments.image.developing import DECODE, ENCODE, Developing
 from deployments.image.draw import Drawing
 from deployments.image.edit import Editing
@@ -20,7 +23,11 @@ from deployments.image.wording import Wording
 from deployments.messages import Card, TextDelta
 from deployments.metrics import Metrics
 from deployments.oneshot import Done, OneShot, Task
-from deployments.reconstruction.tasks import Autoencoding, Calibrated
+from deployments.reconstruction.calibrated import Calibrated, latents_of
+from deployments.reconstruction.calibrations import Calibrations
+from deployments.reconstruction.drift import Drift
+from deployments.reconstruction.scores import Scores
+from deployments.reconstruction.tasks import Autoencoding
 from deployments.text.encoder import GRAPH, EncoderProgram, Encoding, Read, Reading
 from deployments.text.grammar import Grammars
 from deployments.text.program import TextProgram
@@ -29,11 +36,12 @@ from deployments.text.sequence import Sequence
 from deployments.text.slots import Slots
 from deployments.text.template import Template
 from deployments.text.vocabulary import Vocabulary
+from model_store.calibrations import CalibrationFolder, Latents
 from model_store.errors import BrokenFiles
 from model_store.imaging import Style
 from model_store.manifest import Manifest
 from model_store.session import Array, Device, Session, open_graph
-from model_store.store import Package
+from model_store.store import Package, calibrations_beside, shipped
 
 
 class TextModel:
@@ -139,8 +147,14 @@ class OneShotModel:
             manifest.name, program, metrics, max_waiting=config.max_waiting
         )
         self.autoencoding = (
-            _autoencoding(package, config.max_image_pixels) if Autoencoding.serves(manifest) else None
+            Autoencoding(manifest, config.max_image_pixels) if Autoencoding.serves(manifest) else None
         )
+        self.scores = (
+            Scores(manifest, self.autoencoding, _calibrations(package, config))
+            if self.autoencoding and manifest.scoring
+            else None
+        )
+        self.drift = Drift(manifest.name, metrics)
         image = manifest.image
         self.drawing = _drawing(package, config)
         self.editing = Editing(manifest, Files(manifest, config)) if image and image.edit else None
@@ -148,6 +162,8 @@ class OneShotModel:
         self.limits = _limits(manifest)
         if self.editing:
             self.limits |= self.editing.limits
+        if self.scores:
+            self.limits["scores"] = self.scores.calibrations.thresholds
         if self.autoencoding and self.autoencoding.reads:
             self.limits["input_shape"] = list(self.autoencoding.items.shape)
 
@@ -268,13 +284,38 @@ def card_of(model: Model, host: str) -> Card:
     )
 
 
-def _autoencoding(package: Package, most_pixels: int) -> Autoencoding:
-    scoring = package.manifest.scoring
-    calibrations = {
-        name: Calibrated(np.load(io.BytesIO(package.read(c.scores)), allow_pickle=False), c.threshold)
-        for name, c in (scoring.calibrations if scoring else {}).items()
-    }
-    return Autoencoding(package.manifest, calibrations, most_pixels)
+def updated(card: Card, model: Model) -> Card:
+    """The card with its scores' thresholds and drift as they are now; the same one where nothing has changed."""
+    if not isinstance(model, OneShotModel) or model.scores is None:
+        return card
+    limits, drift = {**card.limits, "scores": model.scores.calibrations.thresholds}, dict(model.drift.card)
+    if (limits, drift) == (card.limits, card.drift):
+        return card
+    return replace(card, limits=limits, drift=drift)
+
+
+def _calibrations(package: Package, config: HostConfig) -> Calibrations:
+    manifest = package.manifest
+    own, scoring = {}, manifest.scoring
+    latents = _normal_latents(package, scoring.latents) if scoring and scoring.latents else None
+    for name, each in (scoring.calibrations if scoring else {}).items():
+        scores = np.load(io.BytesIO(package.read(each.scores)), allow_pickle=False)
+        identity = f"{manifest.name}:{manifest.version}"
+        own[name] = Calibrated(scores, each.threshold, id_=identity, latents=latents)
+    root = config.calibrations or calibrations_beside(config.store or shipped())
+    folder = CalibrationFolder(Path(root), manifest.name, manifest.version)
+    calibrations = Calibrations(manifest, own, folder)
+    with suppress(Unavailable):  # requests look again, and are told
+        calibrations.refresh()
+    return calibrations
+
+
+def _normal_latents(package: Package, path: str) -> Latents:
+    """Raises BrokenFiles where they are no latents."""
+    values: Array = np.load(io.BytesIO(package.read(path)), allow_pickle=False)
+    if values.dtype != np.float32 or values.ndim != 2 or not len(values) or not np.isfinite(values).all():
+        raise BrokenFiles(f"{path} holds no latents: {values.dtype}{list(values.shape)}")
+    return latents_of(values)
 
 
 def _drawing(package: Package, config: HostConfig) -> Drawing | None:
@@ -301,6 +342,4 @@ def _limits(manifest: Manifest) -> dict[str, object]:
         limits["classes"] = list(manifest.image.classes)
         if manifest.image.style:
             limits["truncation"] = manifest.image.style.truncation
-    if manifest.scoring:
-        limits["scores"] = {name: c.threshold for name, c in manifest.scoring.calibrations.items()}
     return limits

@@ -1,21 +1,24 @@
 """Every model of one process behind the `ModelClient` seam: the local implementation. Knows no Ray and no HTTP."""
 
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
+from deployments.answering import answer, run
 from deployments.config import HostConfig
 from deployments.desk import Desk
-from deployments.effort import SMALL_TEXT, OneShotRequest, encodes_pictures, is_heavy
+from deployments.effort import SMALL_TEXT, is_heavy
 from deployments.entry import submit
 from deployments.errors import BadRequest, ModelNotFound
 from deployments.gallery import Gallery
 from deployments.image.draw import Drawing
 from deployments.image.edit import Editing
 from deployments.messages import (
+    Calibrate,
+    Calibrations,
     Card,
     Chat,
     Classify,
@@ -27,7 +30,6 @@ from deployments.messages import (
     Encode,
     Exposition,
     Interpolate,
-    Output,
     Picture,
     Reconstruct,
     Reply,
@@ -38,10 +40,20 @@ from deployments.messages import (
     Usage,
 )
 from deployments.metrics import Metrics
-from deployments.model import EncoderModel, FlowModel, Model, OneShotModel, TextModel, cards_of, open_model
-from deployments.oneshot import Done, Result, Task
+from deployments.model import (
+    EncoderModel,
+    FlowModel,
+    Model,
+    OneShotModel,
+    TextModel,
+    cards_of,
+    open_model,
+    updated,
+)
+from deployments.oneshot import Task
 from deployments.reconstruction.tasks import Autoencoding
 from deployments.rows import Row, timings
+from deployments.scoring import Scorer
 from deployments.text.sequence import Sequence as TextSequence
 from deployments.words import detokenize, tokenize
 from model_store.manifest import Capability
@@ -54,7 +66,7 @@ Answer = TypeVar("Answer")
 _STUCK_SECONDS: Final = 60.0
 # A model that fails this often in a row will not recover by itself: a lost device, for example.
 _FAULTS: Final = 3
-
+_CARDS_SECONDS: Final = 1.0
 
 _LATENTS: Final[dict[type, Capability]] = {Encode: "encode", Decode: "decode", Interpolate: "interpolate"}
 
@@ -67,8 +79,10 @@ class Studio:
         self._metrics = metrics
         self._cards = tuple(card for model in self._models.values() for card in cards_of(model, host))
         self._names = {card.name: card.parent or card.name for card in self._cards}
+        self._looked = -_CARDS_SECONDS
         self._desk = Desk(metrics)
         self._gallery = Gallery(self._desk)
+        self._scorer = Scorer(self._desk)
         for model in self._models.values():
             model.engine.start()
 
@@ -81,7 +95,13 @@ class Studio:
     # -- the seam ----------------------------------------------------------------------------------------------------
 
     async def cards(self) -> tuple[Card, ...]:
-        """Cards of all models."""
+        """Cards of all models; the same ones until something changes, which is looked for once a second."""
+        now = time.monotonic()
+        if now >= self._looked + _CARDS_SECONDS:
+            self._looked = now
+            cards = tuple(updated(card, self._models[self._names[card.name]]) for card in self._cards)
+            if cards != self._cards:
+                self._cards = cards
         return self._cards
 
     async def expositions(self) -> tuple[Exposition, ...]:
@@ -137,11 +157,11 @@ class Studio:
     async def call(self, request: Request) -> Reply:
         """Answer a one-shot request."""
         match request:
-            case Score():
-                reply = await self._score(request)
+            case Score() | Calibrate() | Calibrations():
+                reply = await self._scored(request)
             case Reconstruct():
                 model, auto = self._autoencoding(request, "reconstruct")
-                reply = await self._answer(model, request, auto.reconstruct, auto.reconstructed)
+                reply = await answer(self._desk, model, request, auto.reconstruct, auto.reconstructed)
             case Encode() | Decode() | Interpolate():
                 reply = await self._latents(request)
             case Draw():
@@ -175,14 +195,16 @@ class Studio:
 
     # -- one-shot ----------------------------------------------------------------------------------------------------
 
-    async def _score(self, request: Score) -> Reply:
-        model, auto = self._autoencoding(request, "score")
-        reply = await self._answer(model, request, auto.score, auto.scored)
-        name = request.score or (model.manifest.scoring.default if model.manifest.scoring else "")
-        observe = self._metrics.scores.labels(request.model, name).observe
-        for output in reply.outputs:
-            observe(output.score or 0.0)
-        return replace(reply, calibration=auto.calibration)
+    async def _scored(self, request: Score | Calibrate | Calibrations) -> Reply:
+        model, _ = self._autoencoding(request, "score")
+        if model.scores is None:
+            raise _cannot(model, "score")
+        match request:
+            case Score():
+                return await self._scorer.score(model, model.scores, request)
+            case Calibrate():
+                return await self._scorer.calibrate(model, model.scores, request)
+        return await self._scorer.keep(model, model.scores, request)
 
     async def _latents(self, request: Encode | Decode | Interpolate) -> Reply:
         capability = _LATENTS[type(request)]
@@ -194,9 +216,9 @@ class Studio:
             raise BadRequest("This model's latents are of no prompt: leave it empty.", param="prompt")
         match request:
             case Encode():
-                return await self._answer(model, request, auto.encode, auto.encoded)
+                return await answer(self._desk, model, request, auto.encode, auto.encoded)
             case Decode():
-                return await self._answer(model, request, auto.decode, auto.decoded)
+                return await answer(self._desk, model, request, auto.decode, auto.decoded)
         return await self._interpolate(request)
 
     async def _draw(self, request: Draw) -> Reply:
@@ -209,7 +231,7 @@ class Studio:
         drawing: Drawing | Editing | None = model.editing if request.source else model.drawing
         if drawing is None:
             raise _cannot(model, capability)
-        reply = await self._answer(model, request, drawing.prepare, drawing.finish)
+        reply = await answer(self._desk, model, request, drawing.prepare, drawing.finish)
         self._metrics.images.labels(request.model).inc(request.n)
         return reply
 
@@ -219,34 +241,14 @@ class Studio:
         heavy = is_heavy(model, request)
         ends = await self._desk.beside(auto.ends, request) if heavy else auto.ends(request)
         tasks = [end for end in ends if isinstance(end, Task)]
-        found, _ = await self._run(model, request, tasks) if tasks else ([], [])
+        found, _ = await run(self._desk, model, request, tasks) if tasks else ([], [])
         start, end = (found[end.place]["latent"] if isinstance(end, Task) else end for end in ends)
         if request.timeout_seconds is not None:
             left = request.timeout_seconds - (time.perf_counter() - began)
             request = replace(request, timeout_seconds=max(left, 0.0))
-        return await self._answer(model, request, lambda r: auto.interpolate(r, start, end), auto.decoded)
-
-    async def _answer(
-        self,
-        model: OneShotModel,
-        request: OneShotRequest,
-        prepare: Callable[[OneShotRequest], list[Task]],
-        finish: Callable[[OneShotRequest, list[Result]], tuple[Output, ...]],
-    ) -> Reply:
-        """Prepare, run, finish; what may take long happens beside the event loop."""
-        heavy, encodes = is_heavy(model, request), encodes_pictures(model, request)
-        tasks = await self._desk.beside(prepare, request) if heavy else prepare(request)
-        results, rows = await self._run(model, request, tasks)
-        began = time.perf_counter()
-        aside = heavy or encodes
-        outputs = await self._desk.beside(finish, request, results) if aside else finish(request, results)
-        seconds = time.perf_counter() - began
-        name = model.manifest.name
-        if encodes:
-            self._metrics.encode_seconds.labels(name).observe(seconds)
-        if not isinstance(request, Draw):
-            self._metrics.items.labels(name).inc(len(tasks))
-        return Reply(outputs, model.manifest.version, timings(rows, seconds), Usage(items=len(tasks)))
+        return await answer(
+            self._desk, model, request, lambda r: auto.interpolate(r, start, end), auto.decoded
+        )
 
     async def _read(self, request: Embed | Classify, capability: Capability) -> Reply:
         model = self._find(request, capability)
@@ -280,12 +282,6 @@ class Studio:
             output = await self._desk.beside(tokenize, model, request)
             tokens = len(output.token_ids or ())
         return Reply((output,), model.manifest.version, usage=Usage(prompt_tokens=tokens))
-
-    async def _run(
-        self, model: OneShotModel, request: Request, tasks: Sequence[Task]
-    ) -> tuple[list[Result], list[Row[Task, Done]]]:
-        ticket, rows = submit(model.engine, request, tasks)
-        return await self._desk.gather(model.engine, ticket, len(rows)), rows
 
     # -- lookup ------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from deployments import host as host_module
 from deployments.errors import (
     BadRequest,
+    CalibrationNotFound,
     DeadlineExceeded,
     ModelNotFound,
     QueueFull,
@@ -22,7 +23,7 @@ from deployments.errors import (
     Unavailable,
 )
 from deployments.host import Host, RemoteModels
-from deployments.messages import Complete, Exposition, Reply, Score, TensorItem
+from deployments.messages import Calibrate, Calibrations, Complete, Exposition, Reply, Score, TensorItem
 
 SCORE = Score("tiny-ae", (TensorItem([0.75] * 64),))
 SAY = Complete("tiny-text", ("abc",), max_tokens=4, temperature=0.0)
@@ -134,6 +135,19 @@ def lost() -> RayActorError:
 
 
 # -- one replica -------------------------------------------------------------------------------------------------------
+
+
+async def test_calibrations_through_the_gateway(remote: RemoteModels, handle: Handle) -> None:
+    items = tuple(TensorItem([0.5 + place / 100] * 64) for place in range(19))
+    await remote.cards()
+    handle.failures = [lost()]  # a replica is lost: the same again is the same calibration
+    made = (await remote.call(Calibrate("tiny-ae", items))).calibrations[0]
+    found = (await remote.call(Calibrations("tiny-ae", "list"))).calibrations
+    assert [each.id for each in found] == ["tiny-ae:1", "tiny-ae:1", made.id]
+    assert (await remote.call(replace(SCORE, calibration=made.id))).calibration == made.id
+    with pytest.raises(CalibrationNotFound):
+        await remote.call(Calibrations("tiny-ae", "find", "tiny-ae:1:no"))
+    assert (await remote.call(Calibrations("tiny-ae", "delete", made.id))).calibrations == (made,)
 
 
 async def test_a_host_answers_with_values(host: Host) -> None:

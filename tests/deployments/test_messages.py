@@ -9,6 +9,8 @@ import pytest
 from deployments import messages
 from deployments.messages import (
     Array,
+    Calibrate,
+    Calibrations,
     Card,
     Complete,
     Draw,
@@ -34,6 +36,8 @@ MESSAGES = [
 EXAMPLES: list[Any] = [
     Complete("m", ("abc", (1, 2)), stop=("x",)),
     Score("m", (ImageItem(b"png"), TensorItem([[1.0]], (1, 1))), threshold=0.5),
+    Calibrate("m", (ImageItem(b"png"),), labels=(False,), method="quantile", level=0.5),
+    Calibrations("m", "find", "m:1:ab"),
     Interpolate("m", [1.0], TensorItem(b"\0\0\0\0")),
     Draw("m", "circle", size=(8, 8)),
     TextDelta(

@@ -16,7 +16,11 @@ from deployments.messages import (
     Score,
     TensorItem,
 )
-from deployments.reconstruction.tasks import Autoencoding, Calibrated
+from deployments.oneshot import Task
+from deployments.reconstruction.calibrated import Calibrated
+from deployments.reconstruction.calibrations import Calibrations
+from deployments.reconstruction.scores import Scores
+from deployments.reconstruction.tasks import Autoencoding
 from model_store.manifest import Graph, Manifest
 from model_store.store import Store
 from tests import packages
@@ -33,6 +37,14 @@ def manifest(store: Path, name: str, *graphs: str, **changes: Any) -> Manifest:
 
 def bright() -> dict[str, Calibrated]:
     return {"bright": Calibrated(np.linspace(-0.5, 0, 11, dtype=np.float32), -0.1)}
+
+
+def scores(of: Manifest, own: dict[str, Calibrated] | None = None) -> Scores:
+    return Scores(of, Autoencoding(of), Calibrations(of, own or bright(), None))
+
+
+def tasks(by: Scores, request: Score) -> list[Task]:
+    return by.prepare(request, by.choose(request))
 
 
 def refused(act: Any, request: Any) -> BadRequest:
@@ -70,7 +82,7 @@ async def test_it_can_score_and_nothing_else(tiny: Path, open_tiny: OpenStudio, 
     with pytest.raises(BadRequest, match="it can score") as error:
         await open_tiny("tiny-score").studio.call(request_)
     assert error.value.code == "task_not_supported"
-    auto = Autoencoding(manifest(tiny, "tiny-score"), bright())
+    auto = Autoencoding(manifest(tiny, "tiny-score"))
     acts = {Reconstruct: auto.reconstruct, Encode: auto.encode, Decode: auto.decode, Interpolate: auto.ends}
     error_ = refused(acts[type(request_)], request_)
     assert (error_.code, error_.param) == ("task_not_supported", "model")
@@ -78,43 +90,46 @@ async def test_it_can_score_and_nothing_else(tiny: Path, open_tiny: OpenStudio, 
 
 def test_a_map_needs_a_graph_that_makes_one(tiny: Path, tmp_path: Path) -> None:
     request = Score("m", (DARK,), map=True)
-    plain = Autoencoding(manifest(tiny, "tiny-score"), bright())
-    assert refused(plain.score, request).param == "return"
+    plain = scores(manifest(tiny, "tiny-score"))
+    assert refused(lambda r: tasks(plain, r), request).param == "return"
     packages.scorer(tmp_path, mapped=True)
-    (task,) = Autoencoding(manifest(tmp_path, "tiny-score"), bright()).score(request)
+    (task,) = tasks(scores(manifest(tmp_path, "tiny-score")), request)
     assert (task.graph, task.outputs) == ("score", ("score.bright", "error_map"))
 
 
 def test_no_seed_where_nothing_is_drawn(tiny: Path) -> None:
-    auto = Autoencoding(manifest(tiny, "tiny-score"), bright())
-    assert refused(auto.score, Score("m", (DARK,), seed=1)).param == "seed"
+    by = scores(manifest(tiny, "tiny-score"))
+    assert refused(lambda r: tasks(by, r), Score("m", (DARK,), seed=1)).param == "seed"
 
 
-def both(tiny: Path, *scores: str) -> Autoencoding:
+def both(tiny: Path, *kept_scores: str) -> Manifest:
     """An autoencoder with a graph of its own for scores, of which `reconstruct` keeps some."""
     scored, redrawn = manifest(tiny, "tiny-score"), manifest(tiny, "tiny-ae")
     graph = redrawn.graphs["reconstruct"]
-    kept = tuple(each for each in graph.outputs if not each.role.startswith("score.") or each.role in scores)
+    kept = tuple(
+        each for each in graph.outputs if not each.role.startswith("score.") or each.role in kept_scores
+    )
     graphs = redrawn.graphs | scored.graphs | {"reconstruct": graph.model_copy(update={"outputs": kept})}
-    return Autoencoding(redrawn.model_copy(update={"graphs": graphs}), bright() | {"l1": bright()["bright"]})
+    return redrawn.model_copy(update={"graphs": graphs})
 
 
 def test_each_request_runs_the_graph_that_computes_what_it_wants(tiny: Path) -> None:
     items: tuple[Item, ...] = (DARK,)
-    auto = both(tiny, "score.l1")
-    assert auto.score(Score("m", items, score="bright"))[0].graph == "score"
-    assert auto.score(Score("m", items))[0].graph == "reconstruct"
+    of = both(tiny, "score.l1")
+    auto, by = Autoencoding(of), scores(of, bright() | {"l1": bright()["bright"]})
+    assert tasks(by, Score("m", items, score="bright"))[0].graph == "score"
+    assert tasks(by, Score("m", items))[0].graph == "reconstruct"
     assert auto.encode(Encode("m", items))[0].graph == "reconstruct"
     assert auto.reconstruct(Reconstruct("m", items))[0].outputs == ("reconstruction", "score.l1")
 
 
 def test_a_reconstruction_has_no_error_where_another_graph_scores(tiny: Path) -> None:
-    (task,) = both(tiny).reconstruct(Reconstruct("m", (DARK,)))
+    (task,) = Autoencoding(both(tiny)).reconstruct(Reconstruct("m", (DARK,)))
     assert task.outputs == ("reconstruction",)
 
 
 def test_a_decoder_alone_decodes(tiny: Path) -> None:
-    auto = Autoencoding(manifest(tiny, "tiny-ae", "decode", scoring=None), {})
+    auto = Autoencoding(manifest(tiny, "tiny-ae", "decode", scoring=None))
     assert not auto.reads
     assert auto.items.shape == (1, 8, 8)
     (task,) = auto.decode(Decode("m", ([0.5] * 64,)))

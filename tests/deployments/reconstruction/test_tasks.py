@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from deployments.errors import BadRequest
@@ -18,12 +16,11 @@ from deployments.messages import (
     Interpolate,
     Item,
     Reconstruct,
-    Score,
     TensorItem,
 )
 from deployments.oneshot import Result, Task
 from deployments.pictures import decode, encode
-from deployments.reconstruction.tasks import Autoencoding, Calibrated, normalized
+from deployments.reconstruction.tasks import Autoencoding
 from model_store.manifest import Manifest
 from model_store.store import Store
 
@@ -34,25 +31,20 @@ def manifest(store: Path, name: str, **changes: Any) -> Manifest:
     return Store(str(store)).open(name).manifest.model_copy(update=changes)
 
 
-def calibrated() -> dict[str, Calibrated]:
-    normal = np.linspace(0, 0.1, 11, dtype=np.float32)
-    return {"l1": Calibrated(normal, 0.095), "peak": Calibrated(normal, 0.05)}
-
-
 @pytest.fixture
 def plain(tiny: Path) -> Autoencoding:
-    return Autoencoding(manifest(tiny, "tiny-ae"), calibrated())
+    return Autoencoding(manifest(tiny, "tiny-ae"))
 
 
 @pytest.fixture
 def variational(tiny: Path) -> Autoencoding:
-    return Autoencoding(manifest(tiny, "tiny-vae"), calibrated())
+    return Autoencoding(manifest(tiny, "tiny-vae"))
 
 
 @pytest.fixture
 def tensors_only(tiny: Path) -> Autoencoding:
     """As `plain`, of a model whose items are no pictures."""
-    return Autoencoding(manifest(tiny, "tiny-ae", image=None), calibrated())
+    return Autoencoding(manifest(tiny, "tiny-ae", image=None))
 
 
 def items(*data: Any) -> tuple[Item, ...]:
@@ -75,118 +67,6 @@ def refused(act: Any, *args: Any) -> BadRequest:
 def picture(png: bytes | None) -> np.ndarray[Any, Any]:
     assert png is not None
     return np.asarray(Pillow.open(io.BytesIO(png)))
-
-
-# -- calibration -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("score", "p_value"), [(-1, 1.0), (0.0, 1.0), (0.05, 7 / 12), (0.1, 2 / 12), (0.11, 1 / 12), (9, 1 / 12)]
-)
-def test_the_p_value_is_the_share_of_normal_scores_as_high(score: float, p_value: float) -> None:
-    assert calibrated()["l1"].p_value(float(np.float32(score))) == pytest.approx(p_value)
-
-
-def test_without_normal_scores_everything_is_possible() -> None:
-    assert Calibrated(np.empty(0, np.float32), 0.5).p_value(3.0) == 1.0
-
-
-finite = st.floats(-1e30, 1e30)
-
-
-@given(finite)
-def test_at_its_threshold_a_score_is_in_the_middle(threshold: float) -> None:
-    assert normalized(threshold, threshold) == pytest.approx(0.5)
-
-
-@given(finite, finite, finite)
-def test_a_higher_score_never_looks_more_normal(a: float, b: float, threshold: float) -> None:
-    low, high = sorted((a, b))
-    assert 0 <= normalized(low, threshold) <= normalized(high, threshold) <= 1
-
-
-def test_an_error_rounded_below_zero_is_no_error() -> None:
-    assert normalized(-1e-9, 0.1) == normalized(0.0, 0.1) == 0
-
-
-# -- scoring -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_score_needs_one_output(plain: Autoencoding) -> None:
-    (task,) = plain.score(Score("m", items(FLAT)))
-    assert (task.graph, task.outputs, task.place) == ("reconstruct", ("score.l1",), 0)
-    assert task.feeds["input"].shape == (1, 8, 8)
-
-
-def test_the_named_score_and_the_map_are_asked_for(plain: Autoencoding) -> None:
-    tasks = plain.score(Score("m", items(FLAT, FLAT), score="peak", mask=True))
-    assert [task.outputs for task in tasks] == [("score.peak", "error_map")] * 2
-    assert [task.place for task in tasks] == [0, 1]
-
-
-def test_scores_are_held_against_the_calibration(plain: Autoencoding) -> None:
-    request = Score("m", items(FLAT, FLAT))
-    low, high = plain.scored(request, [result(score_l1=0.025), result(score_l1=0.2)])
-    assert low.score == pytest.approx(0.025)
-    assert (low.threshold, low.is_anomaly) == (0.095, False)
-    assert low.normalized == pytest.approx(0.025 / 0.12)
-    assert low.p_value == pytest.approx(9 / 12)
-    assert high.is_anomaly
-    assert high.p_value == pytest.approx(1 / 12)
-    assert (high.map, high.mask) == (None, None)
-
-
-def test_a_score_at_the_threshold_is_normal(plain: Autoencoding) -> None:
-    request = Score("m", items(FLAT), threshold=0.25)
-    (output,) = plain.scored(request, [result(score_l1=0.25)])
-    assert (output.is_anomaly, output.normalized, output.threshold) == (False, 0.5, 0.25)
-
-
-def test_the_requests_own_threshold_counts(plain: Autoencoding) -> None:
-    (output,) = plain.scored(Score("m", items(FLAT), threshold=0.01), [result(score_l1=0.02)])
-    assert output.is_anomaly
-
-
-def test_maps_and_masks_are_pictures_of_the_error(plain: Autoencoding) -> None:
-    error = np.zeros((1, 8, 8), np.float32)
-    error[0, 0, 0] = 1
-    request = Score("m", items(FLAT), map=True, mask=True)
-    (output,) = plain.scored(request, [result(score_l1=0.2, error_map=error)])
-    mask = picture(output.mask)
-    assert mask[0, 0] == 255
-    assert mask.sum() == 255
-    assert picture(output.map).shape == (8, 8, 3)
-    assert picture(output.map)[0, 0].sum() > picture(output.map)[1, 1].sum()
-
-
-def test_an_unknown_score_is_refused_with_the_known_ones(plain: Autoencoding) -> None:
-    error = refused(plain.score, Score("m", items(FLAT), score="elbo"))
-    assert (error.code, error.param) == ("unknown_score", "score")
-    assert "l1, peak" in error.message
-
-
-def test_the_packages_own_calibration_may_be_named(plain: Autoencoding) -> None:
-    assert plain.calibration == "tiny-ae:1"
-    assert plain.score(Score("m", items(FLAT), calibration="tiny-ae:1"))
-    error = refused(plain.score, Score("m", items(FLAT), calibration="tiny-ae:2"))
-    assert (error.code, error.param) == ("unknown_calibration", "calibration")
-
-
-def test_a_model_without_calibration_scores_nothing(tiny: Path) -> None:
-    auto = Autoencoding(manifest(tiny, "tiny-ae", scoring=None), {})
-    assert refused(auto.score, Score("m", items(FLAT))).code == "task_not_supported"
-
-
-def test_a_bad_item_names_its_place(plain: Autoencoding) -> None:
-    assert refused(plain.score, Score("m", items(FLAT, FLAT[:3]))).param == "input[1].tensor.data"
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_an_answer_that_is_not_finite_is_the_inputs_fault(plain: Autoencoding, bad: float) -> None:
-    """Its weights gave the recorded answers when the model was loaded; numbers near the end of float32 overflow."""
-    request = Score("m", items(FLAT, FLAT))
-    error = refused(plain.scored, request, [result(score_l1=0.1), result(score_l1=bad)])
-    assert (error.code, error.param) == ("not_finite", "input[1]")
 
 
 # -- reconstruction ----------------------------------------------------------------------------------------------------
@@ -218,18 +98,14 @@ def test_a_picture_is_answered_with_a_picture(plain: Autoencoding) -> None:
 
 
 def test_a_model_without_scores_reconstructs_without_an_error(tiny: Path) -> None:
-    auto = Autoencoding(manifest(tiny, "tiny-ae", scoring=None), {})
+    auto = Autoencoding(manifest(tiny, "tiny-ae", scoring=None))
     request = Reconstruct("m", items(FLAT))
     assert auto.reconstruct(request)[0].outputs == ("reconstruction",)
     assert auto.reconstructed(request, [result()])[0].error is None
 
 
-@pytest.mark.parametrize(
-    "request_", [Reconstruct("m", items(FLAT), error_map=True), Score("m", items(FLAT), map=True)]
-)
-def test_a_model_of_tensors_has_no_maps(tensors_only: Autoencoding, request_: Any) -> None:
-    act = tensors_only.reconstruct if isinstance(request_, Reconstruct) else tensors_only.score
-    assert refused(act, request_).param == "return"
+def test_a_model_of_tensors_has_no_maps(tensors_only: Autoencoding) -> None:
+    assert refused(tensors_only.reconstruct, Reconstruct("m", items(FLAT), error_map=True)).param == "return"
 
 
 def test_a_reconstruction_that_is_not_finite_is_refused(plain: Autoencoding) -> None:
@@ -250,7 +126,6 @@ def test_a_seed_samples_and_without_one_the_mean_is_taken(variational: Autoencod
 
 def test_a_model_without_noise_takes_no_seed(plain: Autoencoding) -> None:
     assert refused(plain.reconstruct, Reconstruct("m", items(FLAT), seed=1)).param == "seed"
-    assert refused(plain.score, Score("m", items(FLAT), seed=1)).param == "seed"
 
 
 # -- latents -----------------------------------------------------------------------------------------------------------

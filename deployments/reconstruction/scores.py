@@ -1,0 +1,187 @@
+"""What scoring and calibrating mean to one model: which graph outputs, of how many samples, held against what."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from deployments.errors import BadRequest
+from deployments.messages import Array, Calibrate, Output, Score
+from deployments.oneshot import Result, Task
+from deployments.pictures import encode, heat
+from deployments.reconstruction.calibrated import (
+    adjusted,
+    best_f1,
+    conformal,
+    latents_of,
+    normalized,
+    quantile,
+)
+from deployments.reconstruction.calibrations import Calibrations, Chosen
+from deployments.reconstruction.tasks import Autoencoding, Floats, array_of, check_finite
+from model_store.calibrations import Kept, Latents
+from model_store.manifest import Manifest
+
+_PREFIX: Final = "score."
+# Where a level is not said.
+_LEVELS: Final = {"quantile": 0.95, "false_positive_rate": 0.05}
+
+
+class Scores:
+    """Prepares and finishes the requests of one model that scores."""
+
+    def __init__(self, manifest: Manifest, auto: Autoencoding, calibrations: Calibrations) -> None:
+        self.calibrations = calibrations
+        self._auto = auto
+        self._manifest = manifest
+        self._samples = manifest.scoring.samples if manifest.scoring else {}
+
+    # -- scoring -----------------------------------------------------------------------------------------------------------
+
+    def choose(self, request: Score) -> Chosen:
+        """The score, and what it is held against. Raises BadRequest."""
+        if request.threshold is not None and request.false_discovery_rate is not None:
+            message = "A false discovery rate takes the place of a threshold."
+            raise BadRequest(message, param="false_discovery_rate")
+        return self.calibrations.choose(request.score, request.calibration)
+
+    def prepare(self, request: Score, chosen: Chosen) -> list[Task]:
+        """One task for each sample of each item."""
+        wanted = [_PREFIX + chosen.score]
+        if request.map or request.mask:
+            wanted.append(self._auto.error_map(picture=request.mask or not request.map_numbers))
+        if self.calibrations.usual(chosen.score).latents is not None:
+            wanted += self._auto.beside("latent", wanted)
+        return self._auto.tasks(
+            request.items, tuple(wanted), request.seed, self._samples.get(chosen.score, 1)
+        )
+
+    def combined(self, score: str, results: Sequence[Result]) -> list[Result]:
+        """One result an item: the mean over its samples."""
+        count = self._samples.get(score, 1)
+        return [_mean(results[first : first + count]) for first in range(0, len(results), count)]
+
+    def finish(self, request: Score, chosen: Chosen, results: Sequence[Result]) -> tuple[Output, ...]:
+        """Scores against the calibration, or against the request's own threshold."""
+        scores = _scores(chosen.score, results)
+        calibrated = chosen.calibrated
+        threshold = calibrated.threshold if request.threshold is None else request.threshold
+        p_values = [calibrated.p_value(score) for score in scores]
+        rate = request.false_discovery_rate
+        of_all = [None] * len(scores) if rate is None else adjusted(p_values)
+        return tuple(
+            Output(
+                score=score,
+                normalized=normalized(score, threshold),
+                p_value=p_value,
+                threshold=threshold,
+                adjusted_p_value=of_batch,
+                is_anomaly=score > threshold if rate is None or of_batch is None else of_batch <= rate,
+                map=self._map(request, result) if request.map else None,
+                mask=encode(_mask(result["error_map"])) if request.mask else None,
+            )
+            for score, p_value, of_batch, result in zip(scores, p_values, of_all, results, strict=True)
+        )
+
+    def _map(self, request: Score, result: Result) -> bytes | Array:
+        error_map = result["error_map"]
+        if request.map_numbers:
+            return array_of(error_map.mean(axis=0) if self._auto.items.pictures else error_map)
+        return encode(heat(error_map.mean(axis=0)))
+
+    # -- calibrating -------------------------------------------------------------------------------------------------------
+
+    def calibrating(self, request: Calibrate) -> tuple[str, list[Task]]:
+        """The score, and one task for each sample of each item. Raises BadRequest for what cannot become a calibration."""
+        chosen = self.calibrations.choose(request.score, self.calibrations.own)
+        wanted = (_PREFIX + chosen.score,)
+        samples = self._samples.get(chosen.score, 1)
+        _check_labels(request)
+        tasks = self._auto.tasks(
+            request.items, (*wanted, *self._auto.beside("latent", wanted)), None, samples
+        )
+        if request.labels is not None:
+            _check_contradictions([task.feeds["input"] for task in tasks[::samples]], request.labels)
+        return chosen.score, tasks
+
+    def calibrated(self, request: Calibrate, score: str, results: Sequence[Result]) -> Kept:
+        """What to keep of them. Raises BadRequest."""
+        scores = _scores(score, results)
+        labels = request.labels or (False,) * len(scores)
+        normal = sorted(each for each, anomalous in zip(scores, labels, strict=True) if not anomalous)
+        anomalies = [each for each, anomalous in zip(scores, labels, strict=True) if anomalous]
+        level, f1 = request.level or _LEVELS.get(request.method), None
+        match request.method:
+            case "f1":
+                threshold, f1 = best_f1(normal, anomalies)
+            case "quantile":
+                threshold = quantile(normal, level or 0.0)
+            case "false_positive_rate":
+                threshold = conformal(normal, level or 0.0)
+        usual = [result for result, anomalous in zip(results, labels, strict=True) if not anomalous]
+        return Kept(
+            model=self._manifest.name,
+            version=self._manifest.version,
+            score=score,
+            method=request.method,
+            level=level,
+            threshold=threshold,
+            scores=tuple(normal),
+            anomalies=len(anomalies),
+            f1=f1,
+            latents=_latents(usual),
+        )
+
+
+def _scores(name: str, results: Sequence[Result]) -> list[float]:
+    for place, result in enumerate(results):
+        check_finite(result, f"input[{place}]")
+    return [float(result[_PREFIX + name]) for result in results]
+
+
+def _latents(results: Sequence[Result]) -> Latents | None:
+    """Of the graph that computed the score, where it gives them."""
+    if "latent" not in results[0]:
+        return None
+    return latents_of(np.stack([np.ravel(result["latent"]) for result in results]))
+
+
+def _mean(results: Sequence[Result]) -> Result:
+    if len(results) == 1:
+        return results[0]
+    return {role: np.mean([result[role] for result in results], axis=0) for role in results[0]}
+
+
+def _mask(error_map: Floats) -> Floats:
+    """Where the error stands out: above half of the map's range."""
+    mask: Floats = (error_map.mean(axis=0) > 0.5).astype(np.float32)[None]
+    return mask
+
+
+def _check_labels(request: Calibrate) -> None:
+    labels = request.labels
+    if request.method == "f1" and labels is None:
+        raise BadRequest("F1 needs labels.", code="missing_required_parameter", param="labels")
+    if request.method == "f1" and request.level is not None:
+        raise BadRequest("F1 has no level.", param="method")
+    if labels is None:
+        return
+    if len(labels) != len(request.items):
+        raise BadRequest(f"There are {len(request.items)} items and {len(labels)} labels.", param="labels")
+    if all(labels):
+        raise BadRequest("A calibration needs normal items.", code="too_few_items", param="labels")
+    if request.method == "f1" and not any(labels):
+        raise BadRequest("F1 needs anomalies among the items.", code="too_few_items", param="labels")
+
+
+def _check_contradictions(items: Sequence[Floats], labels: Sequence[bool]) -> None:
+    """Raise BadRequest where the same item is called normal and an anomaly."""
+    seen: dict[bytes, int] = {}
+    for place, (item, label) in enumerate(zip(items, labels, strict=True)):
+        first = seen.setdefault(item.tobytes(), place)
+        if labels[first] != label:
+            raise BadRequest(
+                f"This item is the same as input[{first}], which is labelled otherwise.",
+                code="contradictory_labels",
+                param=f"labels[{place}]",
+            )
