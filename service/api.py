@@ -15,7 +15,7 @@ from service.door import Door
 from service.exposition import Scrape
 from service.health import Health
 from service.openai.routes import operations
-from service.operation import Frame, Operation
+from service.operation import Frame, Operation, share_methods
 from service.settings import Settings
 from service.watch import Watch
 
@@ -77,7 +77,9 @@ def create_app(
     def get(path: str, handler: Any, **documented: Any) -> Operation:
         return Operation(frame, path, handler, "GET", tags=["operations"], response_model=None, **documented)
 
-    app.router.routes.extend(operations(models, frame))
+    dialect = operations(models, frame)
+    share_methods(dialect)
+    app.router.routes.extend(dialect)
     app.router.routes.extend(
         [
             get("/healthz", health.live),

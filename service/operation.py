@@ -3,12 +3,14 @@
 That machinery costs 25-40 us a request; reading, validating and answering here costs 10.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, TypeAlias, get_type_hints
 
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from service.admission import read_form, read_object, time_limit
@@ -51,10 +53,17 @@ class Operation(APIRoute):
             extra = documented.get("openapi_extra", {})
             documented["openapi_extra"] = {**extra, "requestBody": _form(self._body)}
         super().__init__(path, handler, methods=[method], **documented)
+        self.allowed = {method}  # at this path; `share_methods` adds the others'
         self._forms = forms
         self._frame = frame
         self._handler = handler
         self.app = self._serve
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Starlette's hook, also for a method that this path does not take."""
+        if scope["method"] not in (self.methods or ()):
+            raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(self.allowed)})
+        await self.app(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - an ASGI signature
         call = Call.of(scope)
@@ -72,6 +81,15 @@ class Operation(APIRoute):
         call.timeout_seconds = time_limit(call, getattr(body, "timeout", None), settings)
         with self._frame.watch.over(call, call.timeout_seconds):
             await (await self._handler(call, body)).write(call)
+
+
+def share_methods(operations: Iterable[Operation]) -> None:
+    """Tell operations at one path of each other: who asks with another method is told all."""
+    allowed: dict[str, set[str]] = {}
+    for each in operations:
+        together = allowed.setdefault(each.path, set())
+        together |= each.allowed
+        each.allowed = together
 
 
 def _form(body: type[BaseModel]) -> dict[str, Any]:

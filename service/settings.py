@@ -39,6 +39,10 @@ class Settings(BaseModel):
         default=None, description="Package store, any fsspec URL. Unset: the shipped packages."
     )
     cache: str | None = Field(default=None, description="Where packages of a remote store are kept.")
+    calibrations: str | None = Field(
+        default=None,
+        description="Folder where calibrations that clients make are kept. Unset: beside the store.",
+    )
     models: Names = Field(
         default=(), description="Packages to serve, `name` or `name:version`. Empty: every package."
     )

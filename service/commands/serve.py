@@ -75,6 +75,7 @@ def _config(settings: Settings) -> Config:
         models=settings.models or ("*",),
         store=settings.store,
         cache=settings.cache,
+        calibrations=settings.calibrations,
         device=settings.device,
         num_cpus=cores(),
     )

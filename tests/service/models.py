@@ -9,6 +9,9 @@ from typing import Any
 
 from deployments.messages import (
     Array,
+    Calibrate,
+    Calibration,
+    Calibrations,
     Card,
     Classify,
     Complete,
@@ -108,9 +111,17 @@ class Models:
         self._fail()
         if isinstance(request, Tokenize | Detokenize | Embed | Classify):
             return Reply(tuple(text_outputs(request)), "3", TIMINGS, text_usage(request))
+        if isinstance(request, Calibrate):
+            return Reply((), "3", TIMINGS, Usage(items=len(request.items)), calibrations=(made(request),))
+        if isinstance(request, Calibrations):
+            return Reply(
+                (), "3", calibrations=(OWN, replace(OWN, id=request.id or "mirror:3:ab", default=False))
+            )
         outputs = tuple(_outputs(request)) if self.answer is None else (self.answer,)
-        calibration = "mirror:3" if isinstance(request, Score) else None
-        return Reply(outputs, "3", TIMINGS, Usage(items=len(outputs)), calibration)
+        reply = Reply(outputs, "3", TIMINGS, Usage(items=len(outputs)))
+        if isinstance(request, Score):
+            return replace(reply, score="mean", calibration="mirror:3", method="quantile")
+        return reply
 
     async def stream(self, request: Complete) -> AsyncGenerator[TextDelta, None]:
         self.seen.append(request)
@@ -169,6 +180,38 @@ class Models:
             raise failure
 
 
+OWN = Calibration(
+    id="mirror:3",
+    model="mirror",
+    version="3",
+    score="mean",
+    method="quantile",
+    level=0.99,
+    threshold=0.5,
+    items=100,
+    anomalies=0,
+    f1=None,
+    created=1_700_000_000,
+    default=True,
+)
+
+
+def made(request: Calibrate) -> Calibration:
+    """One whose threshold is the first item's first value."""
+    labels = request.labels or ()
+    return replace(
+        OWN,
+        id="mirror:3:ab",
+        score=request.score or OWN.score,
+        method=request.method,
+        level=request.level,
+        threshold=_values(request.items[0])[0],
+        items=len(request.items) - sum(labels),
+        anomalies=sum(labels),
+        default=request.default,
+    )
+
+
 def _array(values: list[float]) -> Array:
     return Array((len(values),), struct.pack(f"<{len(values)}f", *values))
 
@@ -220,6 +263,7 @@ def _score(request: Score, item: Item) -> Output:
         p_value=0.25,
         threshold=threshold,
         is_anomaly=score > threshold,
-        map=PNG if request.map else None,
+        adjusted_p_value=None if request.false_discovery_rate is None else 0.5,
+        map=(_array(values) if request.map_numbers else PNG) if request.map else None,
         mask=PNG if request.mask else None,
     )

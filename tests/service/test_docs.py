@@ -23,6 +23,11 @@ ROUTES = {
     ("/v1/images/variations", "post"),
     ("/v1/reconstructions", "post"),
     ("/v1/anomalies", "post"),
+    ("/v1/anomalies/calibrations", "post"),
+    ("/v1/anomalies/calibrations", "get"),
+    ("/v1/anomalies/calibrations/{id}", "get"),
+    ("/v1/anomalies/calibrations/{id}", "delete"),
+    ("/v1/anomalies/calibrations/{id}/default", "post"),
     ("/v1/latents/encode", "post"),
     ("/v1/latents/decode", "post"),
     ("/v1/latents/interpolate", "post"),
@@ -97,7 +102,7 @@ async def test_the_schema_is_a_schema_and_its_examples_fit(schema: Any) -> None:
             Draft202012Validator(whole).validate(example)
             shown += 1
         assert part.get("title") == name
-    assert shown == 14
+    assert shown == 15
 
 
 async def test_what_a_request_is_about_comes_first(schema: Any) -> None:

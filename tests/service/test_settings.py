@@ -25,6 +25,7 @@ def test_each_setting_is_read_from_its_variable() -> None:
         "proxy": "python",
         "store": "s3://bucket/models",
         "cache": "/var/cache/atelier",
+        "calibrations": "/var/lib/atelier",
         "models": "poet, painter:2,",
         "device": "cuda:1",
         "hosts_file": "hosts.yaml",

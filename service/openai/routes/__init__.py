@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from deployments.messages import ModelClient
 from service.catalogue import Catalogue
+from service.openai.routes.calibrations import Calibrations
 from service.openai.routes.chat import Chats
 from service.openai.routes.embeddings import Embeddings
 from service.openai.routes.images import Images
@@ -11,6 +12,7 @@ from service.openai.routes.items import Items
 from service.openai.routes.models import Models
 from service.openai.routes.text import Text
 from service.openai.routes.tokens import Tokenizers
+from service.openai.schemas.calibrations import CalibrationDeleted, CalibrationList, CalibrationOut
 from service.openai.schemas.chat import ChatCompletion
 from service.openai.schemas.embeddings import ClassificationList, EmbeddingList
 from service.openai.schemas.errors import ErrorBody
@@ -35,6 +37,7 @@ POSTED: Final = {
 }
 EVENTS: Final = {"text/event-stream": {"schema": {"type": "string"}}}
 ID: Final = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+MODEL: Final = {"name": "model", "in": "query", "required": True, "schema": {"type": "string"}}
 TIMEOUT: Final = {
     "name": "x-request-timeout",
     "in": "header",
@@ -55,6 +58,7 @@ def operations(models: ModelClient, frame: Frame) -> list[Operation]:
     items, text, chats = Items(models, catalogue), Text(models, catalogue), Chats(models, catalogue)
     reading, tokens = Embeddings(models, catalogue), Tokenizers(models, catalogue)
     images, cards = Images(models, catalogue), Models(catalogue)
+    calibrations = Calibrations(models, catalogue)
 
     def post(
         path: str, handler: Handler, answer: type, tag: str, media: Any = None, *, forms: bool = False
@@ -66,12 +70,24 @@ def operations(models: ModelClient, frame: Frame) -> list[Operation]:
         )  # fmt: skip
 
     def get(
-        path: str, handler: Handler, answer: type, statuses: dict[int, str], *parameters: Any
+        path: str,
+        handler: Handler,
+        answer: type,
+        statuses: dict[int, str],
+        *parameters: Any,
+        tag: str = "models",
+        method: str = "GET",
     ) -> Operation:
         return Operation(
-            frame, path, handler, "GET", response_model=answer, responses=errors(statuses), tags=["models"],
+            frame, path, handler, method, response_model=answer, responses=errors(statuses), tags=[tag],
             response_description="Found.", openapi_extra={"parameters": list(parameters)},
         )  # fmt: skip
+
+    kept = "/v1/anomalies/calibrations"
+    missing = ALWAYS | {400: POSTED[400], 404: "There is no such model or calibration."}
+
+    def about(path: str, handler: Handler, answer: type, parameter: Any, method: str = "GET") -> Operation:
+        return get(kept + path, handler, answer, missing, parameter, tag="items", method=method)
 
     return [
         post("/v1/anomalies", items.anomalies, AnomalyList, "items"),
@@ -82,6 +98,11 @@ def operations(models: ModelClient, frame: Frame) -> list[Operation]:
         post("/v1/tokenize", tokens.tokenize, Tokens, "text"),
         post("/v1/detokenize", tokens.detokenize, Detokenized, "text"),
         post("/v1/reconstructions", items.reconstructions, ReconstructionList, "items"),
+        post(kept, calibrations.create, CalibrationOut, "items"),
+        about("", calibrations.all, CalibrationList, MODEL),
+        about("/{id}", calibrations.one, CalibrationOut, ID),
+        about("/{id}", calibrations.delete, CalibrationDeleted, ID, "DELETE"),
+        about("/{id}/default", calibrations.make_default, CalibrationOut, ID, "POST"),
         post("/v1/images/generations", images.generations, ImageList, "images", EVENTS),
         post("/v1/images/edits", images.edits, ImageList, "images", EVENTS, forms=True),
         post("/v1/images/variations", images.variations, ImageList, "images", EVENTS, forms=True),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from deployments.errors import ModelFault
+from deployments.errors import BadRequest, ModelFault
 from deployments.messages import (
     Decode,
     Encode,
@@ -40,6 +40,8 @@ class Items:
     async def anomalies(self, call: Call, body: AnomalyRequest) -> Answer:
         """Score items: how far each is from what the model knows as normal."""
         await self._catalogue.able(call, body.model, "score")
+        if body.map_format != "image" and "map" not in body.return_:
+            raise BadRequest("'map_format' needs 'map' among what to 'return'.", param="map_format")
         request = Score(
             model=body.model,
             items=read_items(body.input),
@@ -47,14 +49,18 @@ class Items:
             score=body.score,
             calibration=body.calibration,
             threshold=body.threshold,
+            false_discovery_rate=body.false_discovery_rate,
             map="map" in body.return_,
+            map_numbers=body.map_format == "tensor",
             mask="mask" in body.return_,
             seed=body.seed,
             timeout_seconds=call.timeout_seconds,
         )
         reply = await self._models.call(request)
-        data = [_anomaly(index, output) for index, output in enumerate(reply.outputs)]
-        return _list(call, body.model, reply, data, calibration=reply.calibration)
+        pairs = zip(request.items, reply.outputs, strict=True)
+        data = [_anomaly(index, item, output) for index, (item, output) in enumerate(pairs)]
+        by = {"score": reply.score, "calibration": reply.calibration, "method": reply.method}
+        return _list(call, body.model, reply, data, **by)
 
     async def reconstructions(self, call: Call, body: ReconstructionRequest) -> Answer:
         """Reconstruct items: what the model makes of each."""
@@ -121,7 +127,7 @@ def _end(end: InputItem | list[Any], place: str) -> Item | Numbers:
     return read_item(end, place) if isinstance(end, InputItem) else end
 
 
-def _anomaly(index: int, output: Output) -> dict[str, Any]:
+def _anomaly(index: int, asked: Item, output: Output) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "index": index,
         "object": "anomaly",
@@ -131,8 +137,12 @@ def _anomaly(index: int, output: Output) -> dict[str, Any]:
         "threshold": finite(output.threshold),
         "is_anomaly": output.is_anomaly,
     }
-    if output.map is not None:
+    if output.adjusted_p_value is not None:
+        fields["adjusted_p_value"] = finite(output.adjusted_p_value)
+    if isinstance(output.map, bytes):
         fields["map"] = write_png(output.map)
+    elif output.map is not None:
+        fields["map"] = write_output(Output(array=output.map), asked)
     if output.mask is not None:
         fields["mask"] = write_png(output.mask)
     return fields

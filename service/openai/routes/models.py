@@ -44,4 +44,5 @@ def card_fields(card: Card) -> dict[str, Any]:
         "parent": card.parent,
         "limits": card.limits,
         "quality": card.quality,
+        "drift": card.drift,
     }

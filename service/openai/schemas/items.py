@@ -85,9 +85,20 @@ class AnomalyRequest(Body):
     threshold: Annotated[
         float | None, Field(description="Above it is an anomaly. Absent: the calibration's.")
     ] = None
+    false_discovery_rate: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            lt=1,
+            description="Of all items of the request together (Benjamini-Hochberg), instead of a threshold.",
+        ),
+    ] = None
     return_: Annotated[
         list[Literal["map", "mask"]], Field(alias="return", max_length=2, default_factory=list)
     ]
+    map_format: Annotated[
+        Literal["image", "tensor"], Field(description="The map as a coloured PNG, or as numbers.")
+    ] = "image"
     seed: DeterminedSeed = None
 
 
@@ -183,8 +194,9 @@ class Anomaly(Wire):
     normalized: float
     p_value: float
     threshold: float
+    adjusted_p_value: float | None = None
     is_anomaly: bool
-    map: ImageOut | None = None
+    map: ImageOut | TensorItemOut | None = None
     mask: ImageOut | None = None
 
 
@@ -194,7 +206,9 @@ class AnomalyList(Wire):
     object: Literal["list"]
     model: str
     version: str
+    score: str | None
     calibration: str | None
+    method: Literal["quantile", "false_positive_rate", "f1", "request", "false_discovery_rate"] | None
     data: list[Anomaly]
     usage: ItemUsage
 

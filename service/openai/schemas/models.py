@@ -23,6 +23,9 @@ class ModelCard(Wire):
     parent: str | None
     limits: dict[str, Any]
     quality: dict[str, Any]
+    drift: dict[
+        str, Any
+    ]  # PSI and KS of the last items' scores and latents beside their calibration, and whether to worry
 
 
 class ModelList(Wire):

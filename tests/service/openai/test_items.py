@@ -54,7 +54,8 @@ async def test_scores_in_order(http: httpx.AsyncClient) -> None:
     assert (body["data"][1]["score"], body["data"][1]["is_anomaly"]) == (1.0, True)
     del body["data"]
     assert body == {
-        "object": "list", "model": "mirror", "version": "3", "calibration": "mirror:3", "usage": {"items": 2}
+        "object": "list", "model": "mirror", "version": "3", "score": "mean", "calibration": "mirror:3",
+        "method": "quantile", "usage": {"items": 2}
     }  # fmt: skip
 
 
@@ -64,10 +65,23 @@ async def test_maps_and_masks_when_asked_for(http: httpx.AsyncClient) -> None:
     assert body["data"][0]["map"] == body["data"][0]["mask"] == SHOWN
 
 
+async def test_a_map_as_numbers_has_the_items_own_form(http: httpx.AsyncClient) -> None:
+    body = await post(http, "anomalies", input=[TENSOR, RAW], map_format="tensor", **{"return": ["map"]})
+    AnomalyList.model_validate(body)
+    assert body["data"][0]["map"] == {"tensor": {"shape": [2], "dtype": "float32", "data": [0.25, 0.75]}}
+    assert body["data"][1]["map"]["tensor"]["data"] == RAW["tensor"]["data"]
+
+
+async def test_adjusted_p_values_when_a_rate_is_asked_for(http: httpx.AsyncClient) -> None:
+    body = await post(http, "anomalies", input=[TENSOR], false_discovery_rate=0.1)
+    AnomalyList.model_validate(body)
+    assert body["data"][0]["adjusted_p_value"] == 0.5
+
+
 async def test_every_field_reaches_the_scorer(http: httpx.AsyncClient, models: Models) -> None:
     await post(
         http, "anomalies", input=[TENSOR], score="ssim", calibration="mirror:3", threshold=-1.5, seed=3, timeout=5,
-        **{"return": ["mask"]},
+        false_discovery_rate=0.25, map_format="tensor", **{"return": ["mask", "map"]},
     )  # fmt: skip
     request = models.seen[0]
     assert isinstance(request, Score)
@@ -79,6 +93,9 @@ async def test_every_field_reaches_the_scorer(http: httpx.AsyncClient, models: M
         score="ssim",
         calibration="mirror:3",
         threshold=-1.5,
+        false_discovery_rate=0.25,
+        map=True,
+        map_numbers=True,
         mask=True,
         seed=3,
     )

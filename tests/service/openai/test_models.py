@@ -31,6 +31,7 @@ async def test_a_card_tells_what_a_client_must_know(http: httpx.AsyncClient) -> 
         "parent": None,
         "limits": {"context": 64},
         "quality": {"loss": {"value": 1.5, "higher_is_better": False, "data": "held-out"}},
+        "drift": {},
     }
     assert answer.headers["x-model-version"] == "3"
 

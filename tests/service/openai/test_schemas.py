@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from deployments.messages import Request
+from service.openai.schemas.calibrations import CalibrationRequest
 from service.openai.schemas.fields import Body
 from service.openai.schemas.images import EditRequest, ImageRequest, VariationRequest
 from service.openai.schemas.items import (
@@ -87,7 +88,30 @@ REQUESTS: list[tuple[type[Body], str, dict[str, Any], dict[str, Any]]] = [
         AnomalyRequest,
         "anomalies",
         {"model": "mirror", "input": [ITEM]},
-        {"input": [OTHER], "score": "l1", "calibration": "x", "threshold": 0.1, "return": ["map"], "seed": 1},
+        {
+            "input": [OTHER],
+            "score": "l1",
+            "calibration": "x",
+            "threshold": 0.1,
+            "false_discovery_rate": 0.1,
+            "return": ["map"],
+            "map_format": "tensor",
+            "seed": 1,
+        },
+    ),
+    (
+        CalibrationRequest,
+        "anomalies/calibrations",
+        {"model": "mirror", "input": [ITEM]},
+        {
+            "input": [{"tensor": {"data": [0.25, 0.5]}}],
+            "labels": [False],
+            "score": "l1",
+            "method": "quantile",
+            "quantile": 0.5,
+            "false_positive_rate": 0.5,
+            "default": True,
+        },
     ),
     (
         ReconstructionRequest,
