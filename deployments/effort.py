@@ -3,7 +3,17 @@
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
-from deployments.messages import Calibrate, Decode, Draw, Encode, ImageItem, Interpolate, Reconstruct, Score
+from deployments.messages import (
+    Calibrate,
+    Decode,
+    Draw,
+    Encode,
+    ImageItem,
+    Interpolate,
+    Reconstruct,
+    Score,
+    SeriesItem,
+)
 from deployments.model import OneShotModel
 
 OneShotRequest = TypeVar("OneShotRequest", Score, Calibrate, Reconstruct, Encode, Decode, Interpolate, Draw)
@@ -25,7 +35,8 @@ def is_heavy(model: OneShotModel, request: OneShotRequest) -> bool:
             sent = request.latents
         case _:
             sent = request.items
-    return len(sent) * model.item_numbers > _SMALL_NUMBERS or any(isinstance(s, ImageItem) for s in sent)
+    large = len(sent) * model.item_numbers > _SMALL_NUMBERS
+    return large or any(isinstance(each, ImageItem | SeriesItem) for each in sent)
 
 
 def encodes_pictures(model: OneShotModel, request: OneShotRequest) -> bool:

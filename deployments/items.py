@@ -1,19 +1,28 @@
 """Input items to model inputs: encoded pictures and tensors, checked against what the model takes."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
 import numpy as np
 
 from deployments.errors import BadRequest
-from deployments.messages import ImageItem, Item, Numbers, TensorItem
+from deployments.messages import ImageItem, Item, Numbers, RowItem, SeriesItem, TensorItem
 from deployments.pictures import MAX_PIXELS, decode
 from model_store.imaging import Image
 from model_store.session import Array
 
 _FLOAT_BYTES: Final = 4
 _MOST_DIMENSIONS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ReadItem:
+    """A row of the model's input, by role: what is read already."""
+
+    feeds: Mapping[str, Array]
 
 
 def vector(data: Numbers, size: int, param: str) -> Array:
@@ -102,11 +111,21 @@ class Items:
         """Whether the model's items can be shown as pictures."""
         return self._image is not None
 
+    def feeds(self, item: Item | ReadItem, param: str) -> dict[str, Array]:
+        """What the model takes of the item, by role. Raises BadRequest."""
+        return dict(item.feeds) if isinstance(item, ReadItem) else {"input": self.read(item, param)}
+
     def read(self, item: Item, param: str) -> Array:
         """The item as the model's input, float32 `shape`. Raises BadRequest."""
-        if isinstance(item, TensorItem):
-            return tensor(item, self.shape, f"{param}.tensor")
-        return self._picture(item, f"{param}.image")
+        match item:
+            case TensorItem():
+                return tensor(item, self.shape, f"{param}.tensor")
+            case ImageItem():
+                return self._picture(item, f"{param}.image")
+            case RowItem():
+                raise BadRequest("This model takes no table rows.", param=f"{param}.features")
+            case SeriesItem():
+                raise BadRequest("This model takes no series.", param=f"{param}.series")
 
     def _picture(self, item: ImageItem, param: str) -> Array:
         if self._image is None:

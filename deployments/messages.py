@@ -152,10 +152,10 @@ class Detokenize:
 
 @dataclass(frozen=True, slots=True)
 class Embed:
-    """One vector for each text. `dimensions`: only the first ones, scaled to length 1 again."""
+    """One vector for each text or item. `dimensions`: only the first ones, scaled to length 1 again."""
 
     model: str
-    inputs: tuple[str | tuple[int, ...], ...]
+    inputs: "tuple[str | tuple[int, ...] | Item, ...]"
     request_id: str = ""
     version: str | None = None
     dimensions: int | None = None
@@ -177,7 +177,7 @@ class Classify:
     timeout_seconds: float | None = None
 
 
-# -- items: pictures and tensors ----------------------------------------------------------------------------------
+# -- items: pictures, tensors, table rows, series -------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +195,34 @@ class TensorItem:
     shape: tuple[int, ...] | None = None
 
 
-Item: TypeAlias = ImageItem | TensorItem
+@dataclass(frozen=True, slots=True)
+class RowItem:
+    """A table row by its features' names: numbers and words as the client sent them; None or absent is missing."""
+
+    features: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesItem:
+    """A time series as the client sent it: a value a step, or a list of the channels' values; None is missing.
+
+    `session` is what the last answer gave, to go on from there, or "" to begin; None: the series is all there is.
+    """
+
+    values: list[Any]
+    timestamps: list[Any] | None = None
+    session: str | None = None
+
+
+Item: TypeAlias = ImageItem | TensorItem | RowItem | SeriesItem
 
 
 @dataclass(frozen=True, slots=True)
 class Reconstruct:
-    """Reconstruct each item. With a seed a VAE samples its latent; without one it takes the mean."""
+    """Reconstruct each item. With a seed a VAE samples its latent; without one it takes the mean.
+
+    Missing values are filled in; `samples` more reconstructions say how sure that is.
+    """
 
     model: str
     items: tuple[Item, ...]
@@ -208,6 +230,7 @@ class Reconstruct:
     version: str | None = None
     error_map: bool = False
     latent: bool = False
+    samples: int | None = None  # None: as many as are usual
     seed: int | None = None
     timeout_seconds: float | None = None
 
@@ -227,6 +250,8 @@ class Score:
     map: bool = False
     map_numbers: bool = False  # as numbers, not as a picture
     mask: bool = False
+    contributions: bool = False  # of each feature
+    steps: bool = False  # scores of each step
     seed: int | None = None
     timeout_seconds: float | None = None
 
@@ -370,6 +395,32 @@ class Array:
 
 
 @dataclass(frozen=True, slots=True)
+class Imputed:
+    """What a missing value is filled in with.
+
+    `spread`: of a number the standard deviation, of a category the probability that it is another one.
+    """
+
+    value: float | str
+    spread: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Steps that belong together, from the first to the last one, both included, counted from the series' beginning.
+
+    `open`: it has not ended. `began`, `ended`: the timestamps of these steps, where they were sent in this request.
+    """
+
+    start: int
+    end: int
+    peak: float  # the highest score
+    open: bool
+    began: float | str | None = None
+    ended: float | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
     """One item's answer. A field is None where it was not asked for or the model has no such thing.
 
@@ -392,6 +443,15 @@ class Output:
     mask: bytes | None = None
     seed: int | None = None
     steps: int = 1  # of the model that a picture took
+    # Of table rows: every feature, and those filled in; shares of the error, together 1.
+    features: Mapping[str, float | str] | None = None
+    imputed: Mapping[str, Imputed] | None = None
+    contributions: Mapping[str, float] | None = None
+    # Of series: the first step in this answer, and all steps' scores.
+    start: int = 0
+    step_scores: tuple[float, ...] | None = None
+    alarms: tuple[Alarm, ...] | None = None
+    session: str | None = None
     text: str | None = None
     token_ids: tuple[int, ...] | None = None
     token_bytes: tuple[bytes, ...] | None = None

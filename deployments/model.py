@@ -26,6 +26,8 @@ from deployments.oneshot import Done, OneShot, Task
 from deployments.reconstruction.calibrated import Calibrated, latents_of
 from deployments.reconstruction.calibrations import Calibrations
 from deployments.reconstruction.drift import Drift
+from deployments.reconstruction.features import described
+from deployments.reconstruction.items import Program, programs
 from deployments.reconstruction.scores import Scores
 from deployments.reconstruction.tasks import Autoencoding
 from deployments.text.encoder import GRAPH, EncoderProgram, Encoding, Read, Reading
@@ -156,6 +158,7 @@ class OneShotModel:
         )
         self.drift = Drift(manifest.name, metrics)
         image = manifest.image
+        self._program = programs(manifest, self.autoencoding) if self.autoencoding else None
         self.drawing = _drawing(package, config)
         self.editing = Editing(manifest, Files(manifest, config)) if image and image.edit else None
         self.item_numbers = self.autoencoding.items.numbers if self.autoencoding else 0
@@ -166,6 +169,10 @@ class OneShotModel:
             self.limits["scores"] = self.scores.calibrations.thresholds
         if self.autoencoding and self.autoencoding.reads:
             self.limits["input_shape"] = list(self.autoencoding.items.shape)
+
+    def program(self) -> Program | None:
+        """What works on one request of items or latents."""
+        return self._program() if self._program else None
 
 
 class FlowModel:
@@ -342,4 +349,8 @@ def _limits(manifest: Manifest) -> dict[str, object]:
         limits["classes"] = list(manifest.image.classes)
         if manifest.image.style:
             limits["truncation"] = manifest.image.style.truncation
+    if manifest.table:
+        limits["features"] = described(manifest.table)
+    if manifest.series:
+        limits["series"] = manifest.series.model_dump(mode="json", exclude={"alarms"})
     return limits

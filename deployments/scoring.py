@@ -14,7 +14,8 @@ from deployments.messages import Calibrate, Calibration, Calibrations, Output, R
 from deployments.model import OneShotModel
 from deployments.oneshot import Done, Result, Task
 from deployments.reconstruction.calibrations import Chosen
-from deployments.reconstruction.scores import Scores
+from deployments.reconstruction.items import Program
+from deployments.reconstruction.scores import Scores, scores_of
 from deployments.rows import Row, timings
 
 # Rows of a calibration that wait at once: others' requests come between them.
@@ -27,7 +28,7 @@ class Scorer:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    async def score(self, model: OneShotModel, scores: Scores, request: Score) -> Reply:
+    async def score(self, model: OneShotModel, scores: Scores, program: Program, request: Score) -> Reply:
         """Scores of a request's items, by one calibration from the beginning to the end."""
         if scores.calibrations.stale(request.calibration):
             await self._desk.beside(scores.calibrations.refresh, request.calibration)
@@ -36,13 +37,13 @@ class Scorer:
 
         def finish(request: Score, results: list[Result]) -> tuple[Output, ...]:
             combined.extend(scores.combined(chosen.score, results))
-            return scores.finish(request, chosen, combined)
+            return scores.finish(request, chosen, program, combined)
 
         reply = await answer(
             self._desk,
             model,
             request,
-            lambda r: scores.prepare(r, chosen),
+            lambda r: scores.prepare(r, chosen, program),
             finish,
             score=chosen.score,
             calibration=chosen.calibrated.id,
@@ -51,10 +52,12 @@ class Scorer:
         self._watch(model, scores, chosen, reply.outputs, combined)
         return reply
 
-    async def calibrate(self, model: OneShotModel, scores: Scores, request: Calibrate) -> Reply:
+    async def calibrate(
+        self, model: OneShotModel, scores: Scores, program: Program, request: Calibrate
+    ) -> Reply:
         """Score items, piece by piece, and keep what becomes of it."""
         began = perf_counter()
-        name, tasks = await self._desk.beside(scores.calibrating, request)
+        name, tasks = await self._desk.beside(scores.calibrating, request, program)
         results: list[Result] = []
         rows: list[Row[Task, Done]] = []
         for first in range(0, len(tasks), _PIECE):
@@ -62,7 +65,7 @@ class Scorer:
             done, ran = await run(self._desk, model, _later(request, perf_counter() - began), piece)
             results += done
             rows += ran
-        calibration = await self._desk.beside(_keep, scores, request, name, results)
+        calibration = await self._desk.beside(_keep, scores, program, request, name, results)
         self._desk.metrics.items.labels(request.model).inc(len(request.items))
         return _of(model, calibration, rows, len(request.items))
 
@@ -83,18 +86,20 @@ class Scorer:
         outputs: Sequence[Output],
         results: Sequence[Result],
     ) -> None:
-        values = [output.score or 0.0 for output in outputs]
         observe = self._desk.metrics.scores.labels(model.manifest.name, chosen.score).observe
-        for value in values:
-            observe(value)
+        for output in outputs:
+            observe(output.score or 0.0)
+        values = scores_of(chosen.score, results)
         latents = [np.ravel(result["latent"]) for result in results if "latent" in result]
         arrived = model.drift.observe(chosen.score, scores.calibrations.usual(chosen.score), values, latents)
         if arrived is not None:
             self._desk.beside(model.drift.compare, arrived)  # nobody waits for it
 
 
-def _keep(scores: Scores, request: Calibrate, name: str, results: Sequence[Result]) -> Calibration:
-    kept = scores.calibrated(request, name, scores.combined(name, results))
+def _keep(
+    scores: Scores, program: Program, request: Calibrate, name: str, results: Sequence[Result]
+) -> Calibration:
+    kept = scores.calibrated(request, name, program, scores.combined(name, results))
     return scores.calibrations.add(kept, default=request.default)
 
 

@@ -51,9 +51,11 @@ from deployments.model import (
     updated,
 )
 from deployments.oneshot import Task
-from deployments.reconstruction.tasks import Autoencoding
+from deployments.reconstruction.embeddings import embedded, items_of
+from deployments.reconstruction.items import Program
 from deployments.rows import Row, timings
 from deployments.scoring import Scorer
+from deployments.text.encoder import texts_of
 from deployments.text.sequence import Sequence as TextSequence
 from deployments.words import detokenize, tokenize
 from model_store.manifest import Capability
@@ -196,14 +198,14 @@ class Studio:
     # -- one-shot ----------------------------------------------------------------------------------------------------
 
     async def _scored(self, request: Score | Calibrate | Calibrations) -> Reply:
-        model, _ = self._autoencoding(request, "score")
+        model, program = self._autoencoding(request, "score")
         if model.scores is None:
             raise _cannot(model, "score")
         match request:
             case Score():
-                return await self._scorer.score(model, model.scores, request)
+                return await self._scorer.score(model, model.scores, program, request)
             case Calibrate():
-                return await self._scorer.calibrate(model, model.scores, request)
+                return await self._scorer.calibrate(model, model.scores, program, request)
         return await self._scorer.keep(model, model.scores, request)
 
     async def _latents(self, request: Encode | Decode | Interpolate) -> Reply:
@@ -252,10 +254,12 @@ class Studio:
 
     async def _read(self, request: Embed | Classify, capability: Capability) -> Reply:
         model = self._find(request, capability)
+        if isinstance(model, OneShotModel) and isinstance(request, Embed):
+            return await self._embed(request)
         if not isinstance(model, EncoderModel):
             raise _cannot(model, capability)
         encoding, name = model.encoding, model.manifest.name
-        small = sum(map(len, request.inputs)) <= SMALL_TEXT
+        small = sum(map(len, texts_of(request))) <= SMALL_TEXT
         works = encoding.prepare(request) if small else await self._desk.beside(encoding.prepare, request)
         costs = [work.cost for work in works]
         ticket, rows = submit(
@@ -270,6 +274,19 @@ class Studio:
         self._metrics.items.labels(name).inc(len(rows))
         usage = Usage(prompt_tokens=sum(costs), items=len(rows))
         return Reply(outputs, model.manifest.version, timings(rows), usage)
+
+    async def _embed(self, request: Embed) -> Reply:
+        """Items by their latents."""
+        model, program = self._autoencoding(request, "embed")
+        items = Encode(
+            request.model,
+            items_of(request),
+            request_id=request.request_id,
+            version=request.version,
+            timeout_seconds=request.timeout_seconds,
+        )
+        reply = await answer(self._desk, model, items, program.encode, program.encoded)
+        return replace(reply, outputs=tuple(embedded(each, request.dimensions) for each in reply.outputs))
 
     async def _translate(self, request: Tokenize | Detokenize) -> Reply:
         model = self._named(request)
@@ -303,11 +320,12 @@ class Studio:
             raise _cannot(model, "complete")
         return model
 
-    def _autoencoding(self, request: Request, capability: Capability) -> tuple[OneShotModel, Autoencoding]:
+    def _autoencoding(self, request: Request, capability: Capability) -> tuple[OneShotModel, Program]:
         model = self._find(request, capability)
-        if not isinstance(model, OneShotModel) or model.autoencoding is None:
+        program = model.program() if isinstance(model, OneShotModel) else None
+        if not isinstance(model, OneShotModel) or program is None:
             raise _cannot(model, capability)
-        return model, model.autoencoding
+        return model, program
 
     # -- odds and ends -----------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from model_store.fields import Finite, Part, Positive, RelativePath
 from model_store.imaging import Image
+from model_store.tabling import Series, Table
 
 SCHEMA_VERSION: Final = 1
 MOST_SAMPLES: Final = 256
@@ -41,6 +42,8 @@ Capability = Literal[
     "interpolate",
     "impute",
 ]
+# Graphs that read items, those that compute least first.
+READERS: Final = ("score", "encode", "reconstruct")
 DType = Literal["float32", "float16", "int64", "int32", "int8", "uint8", "bool"]
 
 
@@ -256,6 +259,8 @@ class Manifest(Part):
     encoder: Encoder | None = None
     quantization: Quantization | None = None
     image: Image | None = None
+    table: Table | None = None
+    series: Series | None = None
     scoring: Scoring | None = None
     quality: dict[str, Measure] = Field(default_factory=dict)
     provenance: Provenance
@@ -337,6 +342,32 @@ class Manifest(Part):
             if "style" not in made & {each.role for each in (generator.inputs if generator else ())}:
                 raise ValueError("a style is an output of its mapping and an input of the generator")
         return self
+
+    @model_validator(mode="after")
+    def _items_fit(self) -> Self:
+        if sum(part is not None for part in (self.image, self.table, self.series)) > 1:
+            raise ValueError("items are pictures, or table rows, or series")
+        graphs = [self.graphs[name] for name in READERS if name in self.graphs]
+        for role, shape in self._item_shapes().items():
+            for tensor in (each for graph in graphs for each in graph.inputs if each.role == role):
+                if tensor.shape[1:] != shape:
+                    raise ValueError(f"{role!r} has rows of {list(tensor.shape[1:])}, not {list(shape)}")
+        told = {"known" in {each.role for each in graph.inputs} for graph in graphs}
+        if self._item_shapes() and len(told) > 1:
+            raise ValueError("either all graphs that read items take 'known', or none")
+        fills = self._item_shapes() and "reconstruct" in self.graphs and told == {True}
+        if "impute" in self.capabilities and not fills:
+            raise ValueError("to impute takes a graph 'reconstruct' of rows or series with an input 'known'")
+        return self
+
+    def _item_shapes(self) -> dict[str, tuple[int, ...]]:
+        """One row's shape of what is read of items, by role."""
+        if self.table:
+            return {"input": (self.table.columns,), "known": (len(self.table.features),)}
+        if self.series:
+            window = (self.series.window, len(self.series.channels))
+            return {"input": window, "known": window}
+        return {}
 
     def named_files(self) -> set[str]:
         """Paths that any part of the manifest names."""

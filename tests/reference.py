@@ -87,6 +87,7 @@ ERRORS: dict[int, dict[str, str]] = {
         "unsupported_url": "URLs are not fetched.",
         "unknown_class": "The model has no class of this name.",
         "unknown_score": "The model has no score of this name.",
+        "invalid_session": "The session is damaged, or of another model or version.",
         "unknown_calibration": "The model has no such calibration.",
         "too_few_items": "A calibration needs more normal items, or anomalies for F1.",
         "contradictory_labels": "The same item is labelled normal and an anomaly.",

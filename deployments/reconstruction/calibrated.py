@@ -109,7 +109,8 @@ def best_f1(normal: Sequence[float], anomalous: Sequence[float]) -> tuple[float,
     It lies half-way between two scores, so that neither is cut by a rounding.
     """
     scores = np.unique(np.concatenate([normal, anomalous]))
-    between = np.concatenate([[np.nextafter(scores[0], -np.inf)], (scores[:-1] + scores[1:]) / 2])
+    below = np.nextafter(scores, -np.inf)
+    between = np.concatenate([below[:1], np.minimum((scores[:-1] + scores[1:]) / 2, below[1:])])
     found = len(anomalous) - np.searchsorted(np.sort(anomalous), between, "right")
     alarms = len(normal) - np.searchsorted(np.sort(normal), between, "right")
     f1 = 2 * found / (found + alarms + len(anomalous))

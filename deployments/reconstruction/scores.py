@@ -1,7 +1,9 @@
 """What scoring and calibrating mean to one model: which graph outputs, of how many samples, held against what."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -18,9 +20,13 @@ from deployments.reconstruction.calibrated import (
     quantile,
 )
 from deployments.reconstruction.calibrations import Calibrations, Chosen
+from deployments.reconstruction.items import Program
+from deployments.reconstruction.places import named
 from deployments.reconstruction.tasks import Autoencoding, Floats, array_of, check_finite
 from model_store.calibrations import Kept, Latents
 from model_store.manifest import Manifest
+
+T = TypeVar("T")
 
 _PREFIX: Final = "score."
 # Where a level is not said.
@@ -32,7 +38,7 @@ class Scores:
 
     def __init__(self, manifest: Manifest, auto: Autoencoding, calibrations: Calibrations) -> None:
         self.calibrations = calibrations
-        self._auto = auto
+        self.auto = auto
         self._manifest = manifest
         self._samples = manifest.scoring.samples if manifest.scoring else {}
 
@@ -45,31 +51,45 @@ class Scores:
             raise BadRequest(message, param="false_discovery_rate")
         return self.calibrations.choose(request.score, request.calibration)
 
-    def prepare(self, request: Score, chosen: Chosen) -> list[Task]:
-        """One task for each sample of each item."""
+    def prepare(self, request: Score, chosen: Chosen, program: Program) -> list[Task]:
+        """One task for each sample of each of the items' rows."""
+        rows, samples = program.rows(request).items, self._samples.get(chosen.score, 1)
+        wanted = self._wanted(request, chosen)
+        return named(lambda: self.auto.tasks(rows, wanted, request.seed, samples), program.owners)
+
+    def _wanted(self, request: Score, chosen: Chosen) -> tuple[str, ...]:
         wanted = [_PREFIX + chosen.score]
         if request.map or request.mask:
-            wanted.append(self._auto.error_map(picture=request.mask or not request.map_numbers))
+            wanted.append(self.auto.error_map(picture=request.mask or not request.map_numbers))
+        if request.contributions:
+            wanted.append(self.auto.explained())
+        if request.steps and self._manifest.series is None:
+            raise BadRequest("Only series have steps.", param="return")
         if self.calibrations.usual(chosen.score).latents is not None:
-            wanted += self._auto.beside("latent", wanted)
-        return self._auto.tasks(
-            request.items, tuple(wanted), request.seed, self._samples.get(chosen.score, 1)
-        )
+            wanted += self.auto.beside("latent", wanted)
+        return tuple(wanted)
 
     def combined(self, score: str, results: Sequence[Result]) -> list[Result]:
-        """One result an item: the mean over its samples."""
+        """One result a row: the mean over its samples."""
         count = self._samples.get(score, 1)
         return [_mean(results[first : first + count]) for first in range(0, len(results), count)]
 
-    def finish(self, request: Score, chosen: Chosen, results: Sequence[Result]) -> tuple[Output, ...]:
-        """Scores against the calibration, or against the request's own threshold."""
-        scores = _scores(chosen.score, results)
+    def finish(
+        self, request: Score, chosen: Chosen, program: Program, results: Sequence[Result]
+    ) -> tuple[Output, ...]:
+        """Items' scores, of the rows', against the calibration, or against the request's own threshold."""
+        scores = scores_of(chosen.score, _finite(results, program.owners))
+        return program.judged(request, self._outputs(request, chosen, scores, results), results)
+
+    def _outputs(
+        self, request: Score, chosen: Chosen, scores: Sequence[float], results: Sequence[Result]
+    ) -> list[Output]:
         calibrated = chosen.calibrated
         threshold = calibrated.threshold if request.threshold is None else request.threshold
         p_values = [calibrated.p_value(score) for score in scores]
         rate = request.false_discovery_rate
         of_all = [None] * len(scores) if rate is None else adjusted(p_values)
-        return tuple(
+        return [
             Output(
                 score=score,
                 normalized=normalized(score, threshold),
@@ -81,35 +101,38 @@ class Scores:
                 mask=encode(_mask(result["error_map"])) if request.mask else None,
             )
             for score, p_value, of_batch, result in zip(scores, p_values, of_all, results, strict=True)
-        )
+        ]
 
     def _map(self, request: Score, result: Result) -> bytes | Array:
         error_map = result["error_map"]
         if request.map_numbers:
-            return array_of(error_map.mean(axis=0) if self._auto.items.pictures else error_map)
+            return array_of(error_map.mean(axis=0) if self.auto.items.pictures else error_map)
         return encode(heat(error_map.mean(axis=0)))
 
     # -- calibrating -------------------------------------------------------------------------------------------------------
 
-    def calibrating(self, request: Calibrate) -> tuple[str, list[Task]]:
-        """The score, and one task for each sample of each item. Raises BadRequest for what cannot become a calibration."""
+    def calibrating(self, request: Calibrate, program: Program) -> tuple[str, list[Task]]:
+        """The score, and one task for each sample of each row. Raises BadRequest for what cannot become a calibration."""
         chosen = self.calibrations.choose(request.score, self.calibrations.own)
-        wanted = (_PREFIX + chosen.score,)
-        samples = self._samples.get(chosen.score, 1)
+        score = (_PREFIX + chosen.score,)
+        wanted, samples = (*score, *self.auto.beside("latent", score)), self._samples.get(chosen.score, 1)
         _check_labels(request)
-        tasks = self._auto.tasks(
-            request.items, (*wanted, *self._auto.beside("latent", wanted)), None, samples
-        )
+        rows = program.rows(request).items
+        tasks = named(lambda: self.auto.tasks(rows, wanted, None, samples), program.owners)
         if request.labels is not None:
-            _check_contradictions([task.feeds["input"] for task in tasks[::samples]], request.labels)
+            read = _by_item(map(_written, tasks[::samples]), program.owners)
+            _check_contradictions(list(map(b"".join, read)), request.labels)
         return chosen.score, tasks
 
-    def calibrated(self, request: Calibrate, score: str, results: Sequence[Result]) -> Kept:
-        """What to keep of them. Raises BadRequest."""
-        scores = _scores(score, results)
+    def calibrated(self, request: Calibrate, score: str, program: Program, results: Sequence[Result]) -> Kept:
+        """What to keep of them: scores of normal items' rows, and of each anomaly its worst row's. Raises BadRequest."""
+        owners = program.owners
+        scores = _by_item(scores_of(score, _finite(results, owners)), owners)
         labels = request.labels or (False,) * len(scores)
-        normal = sorted(each for each, anomalous in zip(scores, labels, strict=True) if not anomalous)
-        anomalies = [each for each, anomalous in zip(scores, labels, strict=True) if anomalous]
+        normal = sorted(
+            row for own, anomalous in zip(scores, labels, strict=True) if not anomalous for row in own
+        )
+        anomalies = [max(own) for own, anomalous in zip(scores, labels, strict=True) if anomalous]
         level, f1 = request.level or _LEVELS.get(request.method), None
         match request.method:
             case "f1":
@@ -118,7 +141,12 @@ class Scores:
                 threshold = quantile(normal, level or 0.0)
             case "false_positive_rate":
                 threshold = conformal(normal, level or 0.0)
-        usual = [result for result, anomalous in zip(results, labels, strict=True) if not anomalous]
+        usual = [
+            result
+            for own, anomalous in zip(_by_item(results, owners), labels, strict=True)
+            if not anomalous
+            for result in own
+        ]
         return Kept(
             model=self._manifest.name,
             version=self._manifest.version,
@@ -133,10 +161,16 @@ class Scores:
         )
 
 
-def _scores(name: str, results: Sequence[Result]) -> list[float]:
-    for place, result in enumerate(results):
-        check_finite(result, f"input[{place}]")
+def scores_of(name: str, results: Sequence[Result]) -> list[float]:
+    """Each row's."""
     return [float(result[_PREFIX + name]) for result in results]
+
+
+def _finite(results: Sequence[Result], owners: Sequence[int] | None) -> Sequence[Result]:
+    """The same. Raises BadRequest naming the item."""
+    for place, result in enumerate(results):
+        check_finite(result, f"input[{place if owners is None else owners[place]}]")
+    return results
 
 
 def _latents(results: Sequence[Result]) -> Latents | None:
@@ -174,11 +208,23 @@ def _check_labels(request: Calibrate) -> None:
         raise BadRequest("F1 needs anomalies among the items.", code="too_few_items", param="labels")
 
 
-def _check_contradictions(items: Sequence[Floats], labels: Sequence[bool]) -> None:
+def _by_item(rows: Iterable[T], owners: Sequence[int] | None) -> list[list[T]]:
+    """Each item's rows, of all in order."""
+    if owners is None:
+        return [[row] for row in rows]
+    return [[row for _, row in own] for _, own in groupby(zip(owners, rows, strict=True), itemgetter(0))]
+
+
+def _written(task: Task) -> bytes:
+    """What the model reads of a row, but what is drawn."""
+    return b"".join(values.tobytes() for role, values in sorted(task.feeds.items()) if role != "noise")
+
+
+def _check_contradictions(items: Sequence[bytes], labels: Sequence[bool]) -> None:
     """Raise BadRequest where the same item is called normal and an anomaly."""
     seen: dict[bytes, int] = {}
     for place, (item, label) in enumerate(zip(items, labels, strict=True)):
-        first = seen.setdefault(item.tobytes(), place)
+        first = seen.setdefault(item, place)
         if labels[first] != label:
             raise BadRequest(
                 f"This item is the same as input[{first}], which is labelled otherwise.",

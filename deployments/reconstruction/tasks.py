@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deployments.errors import BadRequest
-from deployments.items import Items, vector
+from deployments.items import Items, ReadItem, vector
 from deployments.latents import between
 from deployments.messages import (
     Array,
@@ -20,17 +20,16 @@ from deployments.messages import (
     Numbers,
     Output,
     Reconstruct,
-    TensorItem,
+    Score,
 )
 from deployments.oneshot import Result, Task
 from deployments.pictures import MAX_PIXELS, encode, heat
 from deployments.randomness import stream
-from model_store.manifest import Graph, Manifest, Tensor
+from model_store.manifest import READERS, Graph, Manifest, Tensor
 
 Floats: TypeAlias = NDArray[np.float32]
+T = TypeVar("T")
 
-# Graphs that read items, those that compute least first.
-_READERS: Final = ("score", "encode", "reconstruct")
 _DECODE: Final = "decode"
 _PREFIX: Final = "score."
 
@@ -42,6 +41,7 @@ class _Reader:
         self.shape = _shape(graph.inputs, "input")
         drawn = _shape(graph.inputs, "noise")
         self.noise = int(drawn[-1]) if drawn else 0
+        self.known = tuple(map(int, _shape(graph.inputs, "known")))
         self.outputs = {tensor.role for tensor in graph.outputs}
 
 
@@ -61,12 +61,13 @@ class Autoencoding:
     """
 
     def __init__(self, manifest: Manifest, most_pixels: int = MAX_PIXELS) -> None:
-        self._readers = {name: _Reader(manifest.graphs[name]) for name in _READERS if name in manifest.graphs}
+        self._readers = {name: _Reader(manifest.graphs[name]) for name in READERS if name in manifest.graphs}
         decode = manifest.graphs.get(_DECODE)
         self._latent = int(_shape(decode.inputs, "latent")[-1]) if decode else 0
         shapes = [reader.shape for reader in self._readers.values()]
         shapes += [_shape(decode.outputs, "output")] if decode else []
         self.items = Items(tuple(map(int, shapes[0])), manifest.image, most_pixels)
+        self._tabular, self._serial = manifest.table is not None, manifest.series is not None
         scoring = manifest.scoring
         error = scoring.default if scoring and scoring.default not in scoring.samples else ""
         redrawn = [r for r in self._readers.values() if {"reconstruction", _PREFIX + error} <= r.outputs]
@@ -75,17 +76,37 @@ class Autoencoding:
     @classmethod
     def serves(cls, manifest: Manifest) -> bool:
         """Whether the model has any graph for this."""
-        return not manifest.graphs.keys().isdisjoint((*_READERS, _DECODE))
+        return not manifest.graphs.keys().isdisjoint((*READERS, _DECODE))
 
     @property
     def reads(self) -> bool:
         """Whether it takes items."""
         return bool(self._readers)
 
+    # -- items as rows of the model's input ------------------------------------------------------------------------------
+
+    owners: None = None
+    """Each row is an item."""
+
+    def rows(self, request: T) -> T:
+        """The request of rows: its items are some."""
+        return request
+
+    def judged(
+        self,
+        request: Score,  # noqa: ARG002 - as the others
+        outputs: Sequence[Output],
+        results: Sequence[Result],  # noqa: ARG002 - as the others
+    ) -> tuple[Output, ...]:
+        """The items' scores, of the rows'."""
+        return tuple(outputs)
+
     # -- requests to tasks ---------------------------------------------------------------------------------------------
 
     def reconstruct(self, request: Reconstruct) -> list[Task]:
         """One task an item."""
+        if request.samples is not None and not self._tabular:
+            raise BadRequest("Only of table rows are several samples taken.", param="samples")
         wanted = ["reconstruction"]
         if self._error:
             wanted.append(_PREFIX + self._error)
@@ -113,11 +134,11 @@ class Autoencoding:
         start = self._end(request.start, "from", 0)
         return start, self._end(request.end, "to", int(isinstance(start, Task)))
 
-    def _end(self, end: Item | Numbers, param: str, place: int) -> Task | Floats:
-        if isinstance(end, ImageItem | TensorItem):
-            name, reader = self._reader("latent")
-            return Task(name, self._feeds(reader, end, param, None, place)[0], ("latent",), place)
-        return vector(end, self._latent, param)
+    def _end(self, end: Item | ReadItem | Numbers, param: str, place: int) -> Task | Floats:
+        if isinstance(end, list | bytes):
+            return vector(end, self._latent, param)
+        name, reader = self._reader("latent")
+        return Task(name, self._feeds(reader, end, param, None, place)[0], ("latent",), place)
 
     def interpolate(self, request: Interpolate, start: Floats, end: Floats) -> list[Task]:
         """One task a step, both ends included."""
@@ -125,7 +146,7 @@ class Autoencoding:
         return [self._decoding(latent, place) for place, latent in enumerate(path)]
 
     def tasks(
-        self, items: Sequence[Item], outputs: tuple[str, ...], seed: int | None, samples: int = 1
+        self, items: Sequence[Item | ReadItem], outputs: tuple[str, ...], seed: int | None, samples: int = 1
     ) -> list[Task]:
         """One for each of an item's samples, item by item. Samples are drawn whether there is a seed or not."""
         name, reader = self._reader(*outputs)
@@ -148,9 +169,19 @@ class Autoencoding:
         raise _cannot(f"compute {' and '.join(outputs)}")
 
     def _feeds(
-        self, reader: _Reader, item: Item, param: str, seed: int | None, place: int, samples: int = 1
+        self,
+        reader: _Reader,
+        item: Item | ReadItem,
+        param: str,
+        seed: int | None,
+        place: int,
+        samples: int = 1,
     ) -> list[dict[str, Floats]]:
-        feeds = {"input": self.items.read(item, param)}
+        feeds = self.items.feeds(item, param)
+        if reader.known:
+            feeds.setdefault("known", np.ones(reader.known, np.float32))
+        if "noise" in feeds:
+            return [feeds] * samples
         if not reader.noise:
             if seed is not None:
                 raise BadRequest("This model is deterministic and takes no seed.", param="seed")
@@ -173,6 +204,13 @@ class Autoencoding:
         if not mapped or (picture and not self.items.pictures):
             raise BadRequest("This model has no error map.", param="return")
         return "error_map"
+
+    def explained(self) -> str:
+        """The role of what tells how much each feature of a table has to do with the score. Raises BadRequest."""
+        roles = {role for reader in self._readers.values() for role in reader.outputs}
+        if not self._tabular or roles.isdisjoint(("contribution", "reconstruction")):
+            raise BadRequest("This model has no contributions of features.", param="return")
+        return "contribution" if "contribution" in roles else "reconstruction"
 
     # -- results to outputs ----------------------------------------------------------------------------------------------
 
@@ -226,7 +264,7 @@ def array_of(values: Floats) -> Array:
     return Array(values.shape, values.astype("<f4", copy=False).tobytes())
 
 
-def _like(item: Item, values: Floats) -> tuple[bytes | None, Array | None]:
+def _like(item: Item | ReadItem, values: Floats) -> tuple[bytes | None, Array | None]:
     return (encode(values), None) if isinstance(item, ImageItem) else (None, array_of(values))
 
 

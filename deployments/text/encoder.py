@@ -130,6 +130,16 @@ class EncoderProgram:
         return list(answers)
 
 
+def texts_of(request: Embed | Classify) -> tuple[str | tuple[int, ...], ...]:
+    """The request's texts and token ids. Raises BadRequest for other items."""
+    texts = []
+    for place, text in enumerate(request.inputs):
+        if not isinstance(text, str | tuple):
+            raise BadRequest("This model reads text.", code="invalid_type", param=f"input[{place}]")
+        texts.append(text)
+    return tuple(texts)
+
+
 class Encoding:
     """Prepares and finishes the requests of one encoder."""
 
@@ -149,7 +159,8 @@ class Encoding:
         if wanted is not None and not 1 <= wanted <= self.width:
             raise BadRequest(f"This model's vectors have {self.width} dimensions.", param="dimensions")
         return [
-            Reading(self._tokens(text, f"input[{place}]"), place) for place, text in enumerate(request.inputs)
+            Reading(self._tokens(text, f"input[{place}]"), place)
+            for place, text in enumerate(texts_of(request))
         ]
 
     def _tokens(self, text: str | tuple[int, ...], param: str) -> tuple[int, ...]:

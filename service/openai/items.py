@@ -9,7 +9,7 @@ from binascii import Error, a2b_base64, b2a_base64
 from typing import Any, Final
 
 from deployments.errors import BadRequest, ModelFault
-from deployments.messages import Array, ImageItem, Item, Output, TensorItem
+from deployments.messages import Alarm, Array, ImageItem, Item, Output, RowItem, SeriesItem, TensorItem
 from service.openai.schemas.fields import File
 from service.openai.schemas.items import InputItem, TensorData
 
@@ -22,9 +22,11 @@ def read_item(item: InputItem, place: str) -> Item:
     """The item as a message carries it; `place` is where it stands in the request. Raises BadRequest."""
     if item.image is not None:
         return ImageItem(read_picture(item.image, f"{place}.image"))
-    if item.tensor is None:
-        raise BadRequest("Give either 'image' or 'tensor'.", param=place)
-    return _tensor(item.tensor, f"{place}.tensor")
+    if item.tensor is not None:
+        return _tensor(item.tensor, f"{place}.tensor")
+    if item.features is not None:
+        return RowItem(item.features)
+    return SeriesItem(item.series or [], item.timestamps, item.session)
 
 
 def read_items(items: list[InputItem]) -> tuple[Item, ...]:
@@ -87,12 +89,24 @@ def write_output(output: Output, asked: Item | None) -> dict[str, Any]:
     """An output as an item: a picture, or numbers in the form the request's item had."""
     if output.image is not None:
         return write_png(output.image)
+    if output.features is not None:
+        return {"features": output.features}
     if output.array is None:
         raise ModelFault("The model made no output.")
     _check_finite(output.array)
+    if isinstance(asked, SeriesItem):
+        flat = not isinstance(asked.values[0], list)
+        return {"series": numbers(output.array) if flat else _nested(output.array)}
     raw = isinstance(asked, TensorItem) and isinstance(asked.data, bytes)
     data = b2a_base64(output.array.data, newline=False).decode() if raw else _nested(output.array)
     return {"tensor": {"shape": output.array.shape, "dtype": "float32", "data": data}}
+
+
+def write_alarm(alarm: Alarm) -> dict[str, Any]:
+    """An alarm, with the timestamps where there are any."""
+    fields = {"start": alarm.start, "end": alarm.end, "peak": finite(alarm.peak), "open": alarm.open}
+    stamps = {"began": alarm.began, "ended": alarm.ended}
+    return fields | {name: stamp for name, stamp in stamps.items() if stamp is not None}
 
 
 def numbers(array: Array) -> list[float]:

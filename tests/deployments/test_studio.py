@@ -85,7 +85,8 @@ async def test_a_score_by_name_with_map_and_mask(open_tiny: OpenStudio) -> None:
     reply = await opened.studio.call(Score("tiny-ae", (picture(1.0),), score="peak", map=True, mask=True))
     (output,) = reply.outputs
     assert output.score == 0.5
-    assert Pillow.open(io.BytesIO(output.map or b"")).size == (8, 8)
+    assert isinstance(output.map, bytes)
+    assert Pillow.open(io.BytesIO(output.map)).size == (8, 8)
     assert Pillow.open(io.BytesIO(output.mask or b"")).size == (8, 8)
     assert reply.timings.encode > 0
     assert opened.value("anomaly_score_count", model="tiny-ae", score="peak") == 1

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deployments.messages import (
+    Alarm,
     Array,
     Calibrate,
     Calibration,
@@ -22,6 +23,7 @@ from deployments.messages import (
     Encode,
     Exposition,
     ImageItem,
+    Imputed,
     Interpolate,
     Item,
     Output,
@@ -29,7 +31,9 @@ from deployments.messages import (
     Reconstruct,
     Reply,
     Request,
+    RowItem,
     Score,
+    SeriesItem,
     TextDelta,
     Timings,
     Tokenize,
@@ -217,6 +221,10 @@ def _array(values: list[float]) -> Array:
 
 
 def _values(item: Item) -> list[float]:
+    if isinstance(item, RowItem):
+        return [float(value or 0) for value in item.features.values()]
+    if isinstance(item, SeriesItem):
+        return [float(value) for value in item.values]
     if isinstance(item, ImageItem):
         return [zlib.crc32(item.data) % 7, 1.0]
     if isinstance(item.data, bytes):
@@ -244,6 +252,11 @@ def _outputs(request: Request) -> list[Output]:
 def _reconstruction(request: Reconstruct, item: Item) -> Output:
     half = [value / 2 for value in _values(item)]
     picture = isinstance(item, ImageItem)
+    if isinstance(item, RowItem):
+        filled = {name: Imputed(0.5, 0.25) for name, value in item.features.items() if value is None}
+        return Output(
+            features=dict(zip(item.features, half, strict=True)), imputed=filled or None, error=0.25
+        )
     return Output(
         image=PNG if picture else None,
         array=None if picture else _array(half),
@@ -266,4 +279,13 @@ def _score(request: Score, item: Item) -> Output:
         adjusted_p_value=None if request.false_discovery_rate is None else 0.5,
         map=(_array(values) if request.map_numbers else PNG) if request.map else None,
         mask=PNG if request.mask else None,
+        contributions={"a": 1.0} if request.contributions else None,
+        step_scores=tuple(values) if request.steps else None,
+        alarms=_alarms(item) if isinstance(item, SeriesItem) else None,
+        session=f"{item.session}+" if isinstance(item, SeriesItem) and item.session is not None else None,
     )
+
+
+def _alarms(item: SeriesItem) -> tuple[Alarm, ...]:
+    began = item.timestamps[0] if item.timestamps else None
+    return (Alarm(0, len(item.values) - 1, 1.0, open=True, began=began),)

@@ -12,8 +12,13 @@ from deployments.messages import (
     Complete,
     Detokenize,
     Embed,
+    ImageItem,
+    Item,
     Output,
     Prompt,
+    RowItem,
+    SeriesItem,
+    TensorItem,
     TextDelta,
     Tokenize,
     TokenLogprob,
@@ -35,7 +40,9 @@ def _said(content: str | list[dict[str, str]]) -> str:
     return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
 
-def length(prompt: Prompt) -> int:
+def length(prompt: Prompt | Item) -> int:
+    if isinstance(prompt, ImageItem | TensorItem | RowItem | SeriesItem):
+        return 0  # no tokens
     read = plain(prompt)
     return len(read.encode()) if isinstance(read, str) else len(read)
 

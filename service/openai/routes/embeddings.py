@@ -4,13 +4,14 @@ from binascii import b2a_base64
 from typing import Any
 
 from deployments.errors import BadRequest, ModelFault
-from deployments.messages import Array, Classify, Embed, ModelClient, Output, Reply
+from deployments.messages import Array, Classify, Embed, Item, ModelClient, Output, Reply
 from service.answers import Answer, beside, json_answer
 from service.call import Call
 from service.catalogue import Catalogue
 from service.openai.generation import in_place, one_place, prompts_of
-from service.openai.items import numbers
+from service.openai.items import numbers, read_items
 from service.openai.schemas.embeddings import ClassificationRequest, EmbeddingRequest
+from service.openai.schemas.items import InputItem
 from service.principal import principal_of
 
 
@@ -22,11 +23,11 @@ class Embeddings:
         self._catalogue = catalogue
 
     async def embeddings(self, call: Call, body: EmbeddingRequest) -> Answer:
-        """Find one vector for each text."""
+        """Find one vector for each text or item."""
         await self._catalogue.able(call, body.model, "embed")
         request = Embed(
             model=body.model,
-            inputs=prompts_of(body.input),
+            inputs=_inputs(body.input),
             request_id=call.id,
             dimensions=body.dimensions,
             principal=principal_of(call.fields),
@@ -61,6 +62,11 @@ class Embeddings:
             raise in_place(error, one_place("input", body.input)) from None
         call.version, call.timings = reply.version, reply.timings
         return reply
+
+
+def _inputs(sent: Any) -> tuple[str | tuple[int, ...] | Item, ...]:
+    items = [each for each in sent if isinstance(each, InputItem)] if isinstance(sent, list) else []
+    return read_items(items) if items else prompts_of(sent)
 
 
 def _embedded(body: EmbeddingRequest, reply: Reply) -> Answer:

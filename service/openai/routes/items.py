@@ -19,7 +19,15 @@ from deployments.messages import (
 from service.answers import Answer, json_answer
 from service.call import Call
 from service.catalogue import Catalogue
-from service.openai.items import finite, numbers, read_item, read_items, write_output, write_png
+from service.openai.items import (
+    finite,
+    numbers,
+    read_item,
+    read_items,
+    write_alarm,
+    write_output,
+    write_png,
+)
 from service.openai.schemas.items import (
     AnomalyRequest,
     DecodeRequest,
@@ -53,6 +61,8 @@ class Items:
             map="map" in body.return_,
             map_numbers=body.map_format == "tensor",
             mask="mask" in body.return_,
+            contributions="contributions" in body.return_,
+            steps="steps" in body.return_,
             seed=body.seed,
             timeout_seconds=call.timeout_seconds,
         )
@@ -71,6 +81,7 @@ class Items:
             request_id=call.id,
             error_map="error_map" in body.return_,
             latent="latent" in body.return_,
+            samples=body.samples,
             seed=body.seed,
             timeout_seconds=call.timeout_seconds,
         )
@@ -145,6 +156,14 @@ def _anomaly(index: int, asked: Item, output: Output) -> dict[str, Any]:
         fields["map"] = write_output(Output(array=output.map), asked)
     if output.mask is not None:
         fields["mask"] = write_png(output.mask)
+    if output.contributions is not None:
+        fields["contributions"] = output.contributions
+    if output.step_scores is not None:
+        fields["steps"] = {"start": output.start, "scores": list(map(finite, output.step_scores))}
+    if output.alarms is not None:
+        fields["alarms"] = list(map(write_alarm, output.alarms))
+    if output.session is not None:
+        fields["session"] = output.session
     return fields
 
 
@@ -155,6 +174,10 @@ def _reconstruction(index: int, item: Item, output: Output) -> dict[str, Any]:
         "output": write_output(output, item),
         "error": None if output.error is None else finite(output.error),
     }
+    if output.imputed is not None:
+        fields["imputed"] = {
+            name: {"value": each.value, "spread": each.spread} for name, each in output.imputed.items()
+        }
     if output.error_map is not None:
         fields["error_map"] = write_png(output.error_map)
     if output.latent is not None:

@@ -1,10 +1,11 @@
 """`/v1/embeddings` and `/v1/classifications` on the wire."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, StringConstraints, Tag
 
 from service.openai.schemas.fields import Body, Priority, Wire, example
+from service.openai.schemas.items import Items
 from service.openai.schemas.limits import few, fits
 from service.openai.schemas.text import Ids, prompt_form
 
@@ -26,12 +27,23 @@ TextInput = Annotated[
 ]
 
 
+def _input_form(value: Any) -> str:
+    return "<items>" if isinstance(value, list) and isinstance(next(iter(value), None), dict) else "<texts>"
+
+
+AnyInput = Annotated[
+    Annotated[TextInput, Tag("<texts>")] | Annotated[Items, Tag("<items>")],
+    Discriminator(_input_form),
+    Field(description="A text, token ids, or a list of either; or items, of models that read them."),
+]
+
+
 class EmbeddingRequest(Body):
-    """Find one vector for each text."""
+    """Find one vector for each text or item."""
 
     model_config = example(model="minilm", input=["a text", "another"])
 
-    input: TextInput
+    input: AnyInput
     encoding_format: Annotated[
         Literal["float", "base64"], Field(description="`base64`: float32, little-endian.")
     ] = "float"

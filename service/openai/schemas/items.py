@@ -1,4 +1,4 @@
-"""Items (pictures and tensors), and `/v1/reconstructions`, `/v1/anomalies`, `/v1/latents/...` on the wire."""
+"""Items (pictures, tensors, table rows, series), and `/v1/reconstructions`, `/v1/anomalies`, `/v1/latents/...` on the wire."""
 
 from typing import Annotated, Any, Final, Literal
 
@@ -6,6 +6,18 @@ from pydantic import Discriminator, Field, Tag, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.openai.schemas.fields import Body, Seed, Strict, Wire, example
+from service.openai.schemas.records import (
+    MAX_SAMPLES,
+    AlarmOut,
+    Features,
+    ImputedOut,
+    RowOut,
+    Series,
+    SeriesOut,
+    Session,
+    StepsOut,
+    Timestamps,
+)
 
 MAX_ITEMS: Final = 256
 MAX_STEPS: Final = 256
@@ -32,15 +44,23 @@ class TensorData(Strict):
 
 
 class InputItem(Strict):
-    """One item: a picture or a tensor, as the model takes it."""
+    """One item: a picture, a tensor, a table row or a series, as the model takes it."""
 
     image: Annotated[str | None, Field(description="PNG, JPEG or WebP: base64, or a `data:` URL.")] = None
     tensor: TensorData | None = None
+    features: Features | None = None
+    series: Series | None = None
+    timestamps: Timestamps | None = None
+    session: Session | None = None
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "InputItem":
-        if (self.image is None) == (self.tensor is None):
-            raise PydanticCustomError("invalid_value", "give either 'image' or 'tensor'")
+        if [self.image, self.tensor, self.features, self.series].count(None) != 3:
+            raise PydanticCustomError(
+                "invalid_value", "give one of 'image', 'tensor', 'features' and 'series'"
+            )
+        if self.series is None and not (self.timestamps is None and self.session is None):
+            raise PydanticCustomError("invalid_value", "only a series has 'timestamps' or a 'session'")
         return self
 
 
@@ -69,6 +89,14 @@ class ReconstructionRequest(Body):
     return_: Annotated[
         list[Literal["error_map", "latent"]], Field(alias="return", max_length=2, default_factory=list)
     ]
+    samples: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=MAX_SAMPLES,
+            description="Reconstructions that the spread of what is filled into a table row is taken of. Absent: 8.",
+        ),
+    ] = None
     seed: DeterminedSeed = None
 
 
@@ -94,7 +122,8 @@ class AnomalyRequest(Body):
         ),
     ] = None
     return_: Annotated[
-        list[Literal["map", "mask"]], Field(alias="return", max_length=2, default_factory=list)
+        list[Literal["map", "mask", "contributions", "steps"]],
+        Field(alias="return", max_length=4, default_factory=list),
     ]
     map_format: Annotated[
         Literal["image", "tensor"], Field(description="The map as a coloured PNG, or as numbers.")
@@ -169,7 +198,8 @@ class Reconstruction(Wire):
 
     index: int
     object: Literal["reconstruction"]
-    output: ImageOut | TensorItemOut
+    output: ImageOut | TensorItemOut | RowOut | SeriesOut
+    imputed: dict[str, ImputedOut] | None = None
     error: float | None
     error_map: ImageOut | None = None
     latent: list[float] | None = None
@@ -198,6 +228,11 @@ class Anomaly(Wire):
     is_anomaly: bool
     map: ImageOut | TensorItemOut | None = None
     mask: ImageOut | None = None
+    # Of table rows: shares of the error, together 1. Of series: `score` is the worst window's.
+    contributions: dict[str, float] | None = None
+    steps: StepsOut | None = None
+    alarms: list[AlarmOut] | None = None
+    session: str | None = None
 
 
 class AnomalyList(Wire):
@@ -237,7 +272,7 @@ class Decoded(Wire):
 
     index: int
     object: Literal["output"]
-    output: ImageOut | TensorItemOut
+    output: ImageOut | TensorItemOut | RowOut
 
 
 class DecodedList(Wire):

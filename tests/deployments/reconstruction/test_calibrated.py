@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deployments.errors import BadRequest
@@ -101,6 +101,7 @@ def test_where_nothing_tells_them_apart_everything_is_called_an_anomaly() -> Non
 
 
 @given(scores, scores)
+@example([-5e-324], [0.0])
 def test_no_threshold_has_a_higher_f1(normal: list[float], anomalous: list[float]) -> None:
     def f1_of(threshold: float) -> float:
         found = sum(each > threshold for each in anomalous)

@@ -44,7 +44,7 @@ def scores(of: Manifest, own: dict[str, Calibrated] | None = None) -> Scores:
 
 
 def tasks(by: Scores, request: Score) -> list[Task]:
-    return by.prepare(request, by.choose(request))
+    return by.prepare(request, by.choose(request), by.auto)
 
 
 def refused(act: Any, request: Any) -> BadRequest:

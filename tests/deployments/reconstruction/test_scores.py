@@ -36,11 +36,11 @@ def plain(tiny: Path) -> Scores:
 
 
 def tasks(by: Scores, request: Score) -> list[Task]:
-    return by.prepare(request, by.choose(request))
+    return by.prepare(request, by.choose(request), by.auto)
 
 
 def finish(by: Scores, request: Score, results: list[Result]) -> tuple[Output, ...]:
-    return by.finish(request, by.choose(request), results)
+    return by.finish(request, by.choose(request), by.auto, results)
 
 
 def items(*data: Any) -> tuple[Item, ...]:
@@ -210,7 +210,7 @@ def calibrate(count: int, **fields: Any) -> Calibrate:
 
 def test_a_quantile_of_what_is_normal(plain: Scores) -> None:
     request = calibrate(3, labels=(False, True, False), method="quantile", level=0.5)
-    kept = plain.calibrated(request, "l1", normal(0.75, 9, 0.25))
+    kept = plain.calibrated(request, "l1", plain.auto, normal(0.75, 9, 0.25))
     assert (kept.model, kept.version, kept.score, kept.method, kept.level) == (
         "tiny-ae", "1", "l1", "quantile", 0.5,
     )  # fmt: skip
@@ -220,23 +220,26 @@ def test_a_quantile_of_what_is_normal(plain: Scores) -> None:
 
 
 def test_a_rate_is_a_twentieth_unless_said(plain: Scores) -> None:
-    kept = plain.calibrated(calibrate(19), "l1", normal(*range(19)))
+    kept = plain.calibrated(calibrate(19), "l1", plain.auto, normal(*range(19)))
     assert (kept.level, kept.threshold) == (0.05, 18)
-    error = refused(plain.calibrated, calibrate(18), "l1", normal(*range(18)))
+    error = refused(plain.calibrated, calibrate(18), "l1", plain.auto, normal(*range(18)))
     assert (error.code, error.param) == ("too_few_items", "input")
 
 
 def test_f1_takes_both(plain: Scores) -> None:
     request = calibrate(4, labels=(False, True, False, True), method="f1")
-    kept = plain.calibrated(request, "l1", normal(1, 4, 2, 5))
+    kept = plain.calibrated(request, "l1", plain.auto, normal(1, 4, 2, 5))
     assert (kept.threshold, kept.f1, kept.level, kept.anomalies) == (3.0, 1.0, None, 2)
 
 
 def test_calibrating_computes_latents_where_there_are_any(plain: Scores, tiny: Path) -> None:
-    name, found = plain.calibrating(calibrate(2, score="peak"))
+    name, found = plain.calibrating(calibrate(2, score="peak"), plain.auto)
     assert (name, found[0].outputs) == ("peak", ("score.peak", "latent"))
     bare = scores(manifest(tiny, "tiny-ae"))
-    assert bare.calibrated(calibrate(1, method="quantile"), "l1", [result(score_l1=1)]).latents is None
+    assert (
+        bare.calibrated(calibrate(1, method="quantile"), "l1", bare.auto, [result(score_l1=1)]).latents
+        is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -250,20 +253,20 @@ def test_calibrating_computes_latents_where_there_are_any(plain: Scores, tiny: P
     ],
 )
 def test_what_cannot_become_a_calibration(plain: Scores, fields: Any, code: str, param: str) -> None:
-    error = refused(plain.calibrating, calibrate(3, **fields))
+    error = refused(plain.calibrating, calibrate(3, **fields), plain.auto)
     assert (error.code, error.param) == (code, param)
 
 
 def test_one_item_labelled_twice(plain: Scores) -> None:
     twice = Calibrate("m", items(FLAT, [0.5] * 64, FLAT), labels=(False, True, True))
-    error = refused(plain.calibrating, twice)
+    error = refused(plain.calibrating, twice, plain.auto)
     assert (error.code, error.param) == ("contradictory_labels", "labels[2]")
     assert "input[0]" in error.message
-    assert plain.calibrating(Calibrate("m", items(FLAT, FLAT), labels=(False, False)))
+    assert plain.calibrating(Calibrate("m", items(FLAT, FLAT), labels=(False, False)), plain.auto)
 
 
 def test_a_score_that_is_not_finite_calibrates_nothing(plain: Scores) -> None:
-    assert refused(plain.calibrated, calibrate(2), "l1", normal(1, np.nan)).param == "input[1]"
+    assert refused(plain.calibrated, calibrate(2), "l1", plain.auto, normal(1, np.nan)).param == "input[1]"
 
 
 def test_a_bad_item_names_its_place(plain: Scores) -> None:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from deployments.errors import BadRequest, ModelFault
-from deployments.messages import Array, Classify, Embed, Output
+from deployments.messages import Array, Classify, Embed, Output, RowItem, SeriesItem, TensorItem
 from service.openai.schemas.embeddings import ClassificationList, EmbeddingList
 from tests.service.models import Models
 
@@ -107,6 +107,17 @@ async def test_every_form_of_input(
     assert isinstance(request, Embed | Classify)
     assert (request.inputs, request.priority) == (inputs, 2)
     assert [entry["index"] for entry in body["data"]] == list(range(len(inputs)))
+
+
+async def test_items_are_embedded_as_well(http: httpx.AsyncClient, models: Models) -> None:
+    sent = [{"features": {"a": None}}, {"series": [1, 2]}, {"tensor": {"data": [0.5]}}]
+    body = await post(http, "embeddings", sent)
+    (request,) = models.seen
+    assert isinstance(request, Embed)
+    assert request.inputs == (RowItem({"a": None}), SeriesItem([1, 2]), TensorItem([0.5]))
+    assert (len(body["data"]), body["usage"]["prompt_tokens"]) == (3, 0)
+    await refused(http, "embeddings", "input[1]", input=[*sent[:1], {}])
+    await refused(http, "embeddings", "input[1]", input=[*sent[:1], "text"])
 
 
 @pytest.mark.parametrize("route", MODELS)

@@ -14,7 +14,9 @@ from deployments.messages import (
     Interpolate,
     Output,
     Reconstruct,
+    RowItem,
     Score,
+    SeriesItem,
     TensorItem,
 )
 from service.openai.schemas.items import AnomalyList, DecodedList, LatentList, ReconstructionList
@@ -129,6 +131,74 @@ async def test_error_map_and_latent_when_asked_for(http: httpx.AsyncClient, mode
     assert (request.seed, request.error_map, request.latent) == (4, True, True)
 
 
+# -- table rows ------------------------------------------------------------------------------------------------------
+
+ROW = {"features": {"a": 1, "b": None, "c": 3}}
+
+
+async def test_a_row_comes_back_by_feature(http: httpx.AsyncClient, models: Models) -> None:
+    body = await post(http, "reconstructions", input=[ROW, {"features": {"a": 1}}], samples=3)
+    ReconstructionList.model_validate(body)
+    first, whole = body["data"]
+    assert first["output"] == {"features": {"a": 0.5, "b": 0, "c": 1.5}}
+    assert first["imputed"] == {"b": {"value": 0.5, "spread": 0.25}}
+    assert "imputed" not in whole
+    request = models.seen[0]
+    assert isinstance(request, Reconstruct)
+    assert (request.items[0], request.samples) == (RowItem(ROW["features"]), 3)
+
+
+async def test_contributions_when_asked_for(http: httpx.AsyncClient) -> None:
+    body = await post(http, "anomalies", input=[ROW], **{"return": ["contributions"]})
+    AnomalyList.model_validate(body)
+    assert body["data"][0]["contributions"] == {"a": 1}
+
+
+# -- series ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_series_has_alarms_and_steps_when_asked_for(http: httpx.AsyncClient, models: Models) -> None:
+    stamps = ["2020-01-01", "2020-01-02", "2020-01-03"]
+    item = {"series": [1, 2, 3], "timestamps": stamps, "session": "s"}
+    body = await post(http, "anomalies", input=[item, {"series": [1]}], **{"return": ["steps"]})
+    AnomalyList.model_validate(body)
+    first, alone = body["data"]
+    assert first["steps"] == {"start": 0, "scores": [1, 2, 3]}
+    assert first["alarms"] == [{"start": 0, "end": 2, "peak": 1, "open": True, "began": "2020-01-01"}]
+    assert (first["session"], "session" in alone) == ("s+", False)
+    request = models.seen[0]
+    assert isinstance(request, Score)
+    assert request.items == (SeriesItem([1, 2, 3], stamps, "s"), SeriesItem([1]))
+
+
+async def test_a_series_comes_back_in_its_own_form(http: httpx.AsyncClient, models: Models) -> None:
+    body = await post(http, "reconstructions", input=[{"series": [1, 2]}])
+    ReconstructionList.model_validate(body)
+    assert body["data"][0]["output"] == {"series": [0.5, 1.0]}
+    models.answer = Output(array=Array((2, 1), struct.pack("<2f", 1, 2)))
+    body = await post(http, "reconstructions", input=[{"series": [[1], [2]]}])
+    assert body["data"][0]["output"] == {"series": [[1.0], [2.0]]}
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {**TENSOR, "features": {}},
+        {**TENSOR, "timestamps": [1]},
+        {"features": {"a": 1}, "session": ""},
+        {"session": ""},
+        {"features": [1]},
+        {"series": {"values": [1]}},
+        {"series": [1], "session": 3},
+    ],
+    ids=str,
+)
+async def test_an_item_is_one_thing(http: httpx.AsyncClient, item: Any) -> None:
+    answer = await http.post("/v1/anomalies", json={"model": "mirror", "input": [TENSOR, item]})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"].startswith("input[1]")
+
+
 # -- latents ---------------------------------------------------------------------------------------------------------
 
 
@@ -193,8 +263,6 @@ async def test_numbers_go_through_as_they_are(http: httpx.AsyncClient, models: M
         ({}, "input[1]", "invalid_value"),
         ({**PICTURE, **TENSOR}, "input[1]", "invalid_value"),
         ("text", "input[1]", "invalid_type"),
-        ({"features": {"a": 1}}, "input[1].features", "unknown_parameter"),
-        ({"series": [1, 2]}, "input[1].series", "unknown_parameter"),
         ({"image": 1}, "input[1].image", "invalid_type"),
         ({"image": ""}, "input[1].image", "invalid_value"),
         ({"image": "no base64!"}, "input[1].image", "invalid_value"),
@@ -241,7 +309,7 @@ async def test_what_is_no_item_is_named_by_its_place(
         ("anomalies", {"input": [TENSOR] * 257}, "input"),
         ("anomalies", {"input": TENSOR}, "input"),
         ("anomalies", {}, "input"),
-        ("anomalies", {"input": [TENSOR], "return": ["contributions"]}, "return[0]"),
+        ("anomalies", {"input": [TENSOR], "return": ["latent"]}, "return[0]"),
         ("anomalies", {"input": [TENSOR], "return": "map"}, "return"),
         ("anomalies", {"input": [TENSOR], "return_": ["map"]}, "return_"),
         ("anomalies", {"input": [TENSOR], "threshold": "high"}, "threshold"),

@@ -94,7 +94,7 @@ REQUESTS: list[tuple[type[Body], str, dict[str, Any], dict[str, Any]]] = [
             "calibration": "x",
             "threshold": 0.1,
             "false_discovery_rate": 0.1,
-            "return": ["map"],
+            "return": ["steps"],
             "map_format": "tensor",
             "seed": 1,
         },
@@ -117,7 +117,7 @@ REQUESTS: list[tuple[type[Body], str, dict[str, Any], dict[str, Any]]] = [
         ReconstructionRequest,
         "reconstructions",
         {"model": "mirror", "input": [ITEM]},
-        {"input": [OTHER], "return": ["latent"], "seed": 1},
+        {"input": [OTHER], "return": ["latent"], "samples": 3, "seed": 1},
     ),
     (
         EncodeRequest,
@@ -139,7 +139,18 @@ REQUESTS: list[tuple[type[Body], str, dict[str, Any], dict[str, Any]]] = [
     ),
 ]
 PARTS: list[tuple[type[BaseModel], dict[str, Any], dict[str, Any]]] = [
-    (InputItem, ITEM, {"tensor": OTHER["tensor"], "image": "AAAA"}),
+    (
+        InputItem,
+        ITEM,
+        {
+            "tensor": OTHER["tensor"],
+            "image": "AAAA",
+            "features": {"a": 1},
+            "series": [1],
+            "timestamps": [1],
+            "session": "",
+        },
+    ),
     (TensorData, ITEM["tensor"], {"shape": [1, 2], "dtype": "int8", "data": [1, 2]}),
 ]
 
