@@ -22,7 +22,6 @@ from deployments.messages import (
 from deployments.oneshot import Result, Task
 from deployments.reconstruction.alarms import watch
 from deployments.reconstruction.places import named
-from deployments.reconstruction.sessions import written
 from deployments.reconstruction.tasks import Autoencoding, Floats
 from deployments.reconstruction.windows import Cut, Windows
 
@@ -75,7 +74,7 @@ class Serial:
             start=cut.start,
             step_scores=tuple(steps) if request.steps else None,
             alarms=tuple(_dated(alarm, cut) for alarm in alarms),
-            session=written(replace(cut.after, watch=after), self._windows.model) if goes_on else None,
+            session=self._windows.session(cut, after) if goes_on else None,
         )
 
     # -- reconstructions and latents -----------------------------------------------------------------------------------

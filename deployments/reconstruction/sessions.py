@@ -25,7 +25,7 @@ _MOST_STEPS: Final = 1 << 53
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Of each channel's values so far: how many, their mean, the sum of squares around it."""
+    """Of each channel's values: how many, their mean, the sum of squares around it."""
 
     count: Doubles
     mean: Doubles

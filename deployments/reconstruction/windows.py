@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain, pairwise
 from typing import Any, Final
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from deployments.errors import BadRequest
 from deployments.items import ReadItem
 from deployments.messages import SeriesItem
-from deployments.reconstruction.sessions import Doubles, Moments, State, beginning, read
+from deployments.reconstruction.alarms import Watch
+from deployments.reconstruction.sessions import Doubles, Moments, State, beginning, read, written
 from model_store.tabling import Series
 
 _LARGEST: Final = float(np.finfo(np.float32).max)
@@ -39,7 +40,7 @@ class Windows:
 
     def __init__(self, series: Series, model: str, *, missing: bool) -> None:
         self.series = series
-        self.model = model
+        self._model = model
         self._missing = missing
         self._channels = len(series.channels)
         self._fixed = (
@@ -53,11 +54,13 @@ class Windows:
         """The windows of what is new. Raises BadRequest naming the step."""
         before = beginning(self._channels)
         if item.session:
-            before = read(item.session, self.model, self._channels, self.series.window, f"{param}.session")
+            before = read(item.session, self._model, self._channels, self.series.window, f"{param}.session")
         new = self._values(item.values, f"{param}.series")
         _check_timestamps(item.timestamps, len(new), f"{param}.timestamps")
         ends = self._ends(before.seen, len(new), param)
         values = np.concatenate([before.kept, new])
+        if not before.seen and np.isnan(new).all():
+            raise BadRequest("Every value of the series is missing.", param=f"{param}.series")
         offset = before.seen - len(before.kept)
         moments = _moments(before.moments, new)
         whole = item.session is None  # the series is all there is: its end is known at its beginning
@@ -65,12 +68,12 @@ class Windows:
         for end in ends:
             known_by = len(new) if whole else end - before.seen
             window = values[max(end - self.series.window - offset, 0) : end - offset]
-            mean, deviation = self._scale(window, moments[known_by - 1])
+            mean, deviation = self._scale(window, _at(moments, known_by - 1))
             rows.append(self._row(window, mean, deviation, f"{param}.series"))
             scales.append((mean, deviation))
         seen = before.seen + len(new)
         kept = values[len(values) - min(seen, self.series.window - 1) :]
-        after = State(seen, kept, moments[-1], before.watch)
+        after = State(seen, kept, _at(moments, -1), before.watch)
         return Cut(before.seen, len(new), ends, tuple(rows), tuple(scales), after, item.timestamps)
 
     def _values(self, values: list[Any], param: str) -> Doubles:
@@ -90,8 +93,6 @@ class Windows:
         for place, value in enumerate(flat):
             self._check(value, _place(param, place, self._channels, nested=nested))
         array = np.array([math.nan if value is None else value for value in flat], np.float64)
-        if np.isnan(array).all():
-            raise BadRequest("Every value of the series is missing.", param=param)
         return array.reshape(-1, self._channels)
 
     def _check(self, value: Any, param: str) -> None:
@@ -120,7 +121,7 @@ class Windows:
             return self._fixed
         if self.series.normalisation == "window":
             nothing = np.zeros(self._channels)
-            moments = _moments(Moments(nothing, nothing, nothing), window)[-1]
+            moments = _at(_moments(Moments(nothing, nothing, nothing), window), -1)
         deviation = np.sqrt(np.maximum(moments.squares, 0) / np.maximum(moments.count, 1))
         constant = deviation <= _CONSTANT * np.abs(moments.mean)
         return moments.mean, np.where(constant, 1.0, deviation)
@@ -140,6 +141,10 @@ class Windows:
         sent = np.zeros((size, self._channels), np.float32)
         sent[size - len(values) :] = known
         return ReadItem({"input": padded, "known": sent})
+
+    def session(self, cut: Cut, watch: Watch) -> str:
+        """What goes on from here."""
+        return written(replace(cut.after, watch=watch), self._model)
 
     # -- out -----------------------------------------------------------------------------------------------------------
 
@@ -180,8 +185,8 @@ def _place(param: str, place: int, channels: int, *, nested: bool) -> str:
     return f"{param}[{place // channels}][{place % channels}]" if nested else f"{param}[{place}]"
 
 
-def _moments(before: Moments, values: Doubles) -> list[Moments]:
-    """What is known of the channels after each of the steps [steps, channels]."""
+def _moments(before: Moments, values: Doubles) -> Moments:
+    """What is known of the channels after each of the steps, [steps, channels] as the values."""
     with np.errstate(invalid="ignore"):
         first = np.nan_to_num(values[np.argmax(~np.isnan(values), axis=0), np.arange(values.shape[1])])
     around = np.where(before.count > 0, before.mean, first)
@@ -190,7 +195,11 @@ def _moments(before: Moments, values: Doubles) -> list[Moments]:
     sums, squares = np.cumsum(moved, axis=0), before.squares + np.cumsum(moved**2, axis=0)
     shifts = sums / np.maximum(counts, 1)
     squares = np.maximum(squares - shifts * sums, 0)
-    return [Moments(*each) for each in zip(counts, around + shifts, squares, strict=True)]
+    return Moments(counts, around + shifts, squares)
+
+
+def _at(moments: Moments, step: int) -> Moments:
+    return Moments(moments.count[step], moments.mean[step], moments.squares[step])
 
 
 def _check_timestamps(stamps: list[Any] | None, steps: int, param: str) -> None:

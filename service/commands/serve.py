@@ -21,8 +21,9 @@ from rich.table import Table
 from deployments.config import Config, ConfigError, HostConfig
 from deployments.config import load as load_config
 from model_store.errors import PackageError, PackageNotFound
-from model_store.manifest import Manifest
+from model_store.manifest import READERS, Manifest
 from model_store.store import Package, Store, shipped
+from model_store.tabling import Category, Feature
 from service.local import Local, StartError, check_port, cores
 from service.settings import Settings, SettingsError, load
 
@@ -179,9 +180,9 @@ def _show(local: Local, manifests: dict[str, Manifest], console: Console) -> Non
 _ROUTES: Final = {  # what shows best what a model does comes first
     "chat": "/v1/chat/completions",
     "complete": "/v1/completions",
-    "embed": "/v1/embeddings",
     "classify": "/v1/classifications",
     "score": "/v1/anomalies",
+    "embed": "/v1/embeddings",
     "generate_image": "/v1/images/generations",
     "edit_image": "/v1/images/edits",
 }
@@ -207,15 +208,16 @@ def examples(url: str, manifests: dict[str, Manifest]) -> list[str]:
 
 def _curl(url: str, manifest: Manifest) -> str:
     route, tail = route_of(manifest), ""
-    if route in _TEXTS:
+    body: dict[str, object]
+    if route == "/v1/anomalies" or (route == "/v1/embeddings" and manifest.encoder is None):
+        body = {"input": [_item(manifest)]}
+    elif route in _TEXTS:
         body = dict(_TEXTS[route])
         if "max_tokens" in body and manifest.text:
             body["max_tokens"] = min(_LINE_TOKENS, manifest.text.context // 2)
     elif route.startswith("/v1/images/"):
         body = _picture(manifest)
         tail = f' |\n  sed \'s/.*"b64_json":"\\([^"]*\\)".*/\\1/\' | base64 -d > {manifest.name}.png'
-    elif route == "/v1/anomalies":
-        body = {"input": [_item(manifest)]}
     else:
         return f"curl -s {url}{route}"
     body = {"model": manifest.name, **body}
@@ -244,16 +246,26 @@ def takes_class(manifest: Manifest) -> bool:
 
 
 def _item(manifest: Manifest) -> dict[str, object]:
-    """Something no model was trained on: a slope from black to white."""
+    """Something no model was trained on: a slope from black to white, means, zeros."""
     image = manifest.image
+    if manifest.table:
+        row = {each.name: _usual(each) for each in manifest.table.features}
+        return {"features": row}
+    if manifest.series:
+        step = [each.mean for each in manifest.series.channels]
+        return {"series": [step] * manifest.series.window}
     if image is None:
-        graph = manifest.graphs.get("score") or manifest.graphs["reconstruct"]
+        graph = next(manifest.graphs[name] for name in READERS if name in manifest.graphs)
         shape = [size for size in graph.inputs[0].shape[1:] if isinstance(size, int)]
         return {"tensor": {"shape": shape, "dtype": "float32", "data": [0.0] * math.prod(shape)}}
     slope = Image.linear_gradient("L").resize((image.width, image.height))
     file = io.BytesIO()
     slope.save(file, "png")
     return {"image": base64.b64encode(file.getvalue()).decode()}
+
+
+def _usual(feature: Feature) -> float | str:
+    return feature.categories[0] if isinstance(feature, Category) else feature.mean
 
 
 def _wait(console: Console) -> None:

@@ -125,6 +125,18 @@ async def test_what_is_no_series_is_refused_by_its_place(
     assert (await scored(studio, "tiny-series", FLAT))[0].score == 0
 
 
+async def test_what_overflows_in_the_model_is_refused_by_its_series(open_recorded: OpenStudio) -> None:
+    studio = open_recorded("tiny-series").studio
+    error = await refused(studio, Score("tiny-series", (SeriesItem(FLAT), SeriesItem([0.0, 1e30]))))
+    assert (error.param, error.code) == ("input[1]", "not_finite")
+
+
+async def test_more_windows_than_the_model_takes_are_refused(open_recorded: OpenStudio) -> None:
+    studio = open_recorded("tiny-series", max_waiting=4, max_batch=2).studio
+    error = await refused(studio, Score("tiny-series", (SeriesItem([1.0] * 7),)))
+    assert (error.param, error.code) == ("input", "too_many_rows")
+
+
 async def test_a_window_longer_than_the_series_needs_padding(open_recorded: OpenStudio) -> None:
     studio = open_recorded("whole").studio
     error = await refused(studio, Score("whole", (SeriesItem([1.0] * 3),)))

@@ -9,7 +9,7 @@ import pytest
 from model_store.seal import seal
 from model_store.store import Store
 from service.commands.serve import examples, route_of
-from tests import packages
+from tests import packages, records
 from tests.edits import editor
 from tests.encoders import encoder
 from tests.flows import flow
@@ -23,6 +23,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     flow(folder)
     flow(folder, name="tiny-words", text=True)
     editor(folder)
+    records.table(folder)
+    records.series(folder)
     encoder(folder, name="reader")
     encoder(folder, name="critic", classes=("cold", "hot"))
     place = packages.text(folder, name="talker")
@@ -44,6 +46,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         ("critic", "/v1/classifications", "input"),
         ("tiny-ae", "/v1/anomalies", "input"),
         ("tiny-vae", "/v1/anomalies", "input"),
+        ("tiny-table", "/v1/anomalies", "input"),
+        ("tiny-series", "/v1/anomalies", "input"),
         ("tiny-gan", "/v1/images/generations", "prompt"),
         ("tiny-flow", "/v1/images/generations", "prompt"),
         ("tiny-words", "/v1/images/generations", "prompt"),
@@ -61,6 +65,13 @@ def test_a_line_for_each_kind_of_model(store: Store, name: str, route: str, fiel
     assert field in body
     if manifest.text:
         assert body.get("max_tokens", 0) < manifest.text.context
+
+
+def test_items_of_the_lines_are_read_by_their_models(store: Store) -> None:
+    lines = examples(URL, {name: store.manifest(name) for name in ("tiny-table", "tiny-series")})
+    table, series = (json.loads(line.split("-d '")[1][:-1])["input"][0] for line in lines)
+    assert table == {"features": {"age": 40, "income": 1000, "colour": "red"}}
+    assert series == {"series": [[0.0]] * 4}
 
 
 def test_a_model_of_which_nothing_can_be_asked_is_listed(store: Store) -> None:
