@@ -171,7 +171,8 @@ def test_pod_security_is_restricted(pods: dict[str, Document]) -> None:
             "capabilities": {"drop": ["ALL"]},
         }
         assert not spec.keys() & {"hostNetwork", "hostPID", "hostIPC"}
-        assert all(volume.keys() - {"name"} == {"emptyDir"} for volume in spec["volumes"])
+        kinds = {kind for volume in spec["volumes"] for kind in volume.keys() - {"name"}}
+        assert kinds <= {"emptyDir", "persistentVolumeClaim"}
 
 
 def test_pods_get_nothing_they_do_not_use(pods: dict[str, Document]) -> None:
@@ -194,6 +195,24 @@ def test_home_is_writable(pods: dict[str, Document]) -> None:
     for template in pods.values():
         mounts = {each["mountPath"]: each["name"] for each in container(template)["volumeMounts"]}
         assert {"name": mounts[home[1]], "emptyDir": {}} in template["spec"]["volumes"]
+
+
+def test_calibrations_are_on_a_volume_that_all_replicas_share(
+    rayservice: Document, documents: list[Document], pods: dict[str, Document]
+) -> None:
+    claim = one(documents, "PersistentVolumeClaim")
+    for name, template in pods.items():
+        mounts = {each["mountPath"]: each["name"] for each in container(template)["volumeMounts"]}
+        if name == "head" and len(pods) > 1:
+            assert len(mounts) == 1  # it runs no host
+            continue
+        for host in hosts(rayservice):
+            volume = {
+                "name": mounts[host["calibrations"]],
+                "persistentVolumeClaim": {"claimName": claim["metadata"]["name"]},
+            }
+            assert volume in template["spec"]["volumes"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteOnce" if len(pods) == 1 else "ReadWriteMany"]
 
 
 def test_every_object_is_labelled_and_in_no_fixed_namespace(documents: list[Document]) -> None:
