@@ -3,6 +3,8 @@
 Knows graphs and arrays, not what the arrays mean.
 """
 
+import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +13,8 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from deployments.metrics import Metrics
-from deployments.rows import Row
-from model_store.errors import BrokenGraph
+from deployments.rows import Row, RowsFailed
+from model_store.errors import BrokenGraph, RunFailed
 from model_store.manifest import Graph
 from model_store.session import Array, Binding, Session
 
@@ -38,6 +40,8 @@ TaskRow = Row[Task, Done]
 
 # Buckets whose memory is kept, of a graph whose rows vary in shape.
 _SHAPES: Final = 16
+# In one tensor of them.
+_NUMBERS: Final = 1 << 22
 
 
 def buckets(limit: int) -> list[int]:
@@ -77,33 +81,59 @@ class OneShot:
         """Nothing to move."""
 
     def step(self, rows: Sequence[TaskRow]) -> list[tuple[TaskRow, Done]]:
-        """Run every row, rows of one graph together; what has another graph to go through stays."""
-        events: list[tuple[TaskRow, Done]] = []
+        """Run every row, rows of one graph together; what has another graph to go through stays.
+
+        Raises RowsFailed of those that fail alone as well: a row that no run survives takes no others with it.
+        """
+        results: list[tuple[TaskRow, Result]] = []
+        failures: dict[TaskRow, Exception] = {}
         for key, batches in self._graphs.items():
             groups: dict[Sizes, list[TaskRow]] = {}
             for row in rows:
                 if row.work.graph == key and not row.leaving:
                     groups.setdefault(batches.sizes(row.work), []).append(row)
             for sizes, group in groups.items():
-                events.extend(self._run(key, batches, group, sizes))
-        return events
+                most = batches.most(sizes)
+                for first in range(0, len(group), most):
+                    results += self._run(key, batches, group[first : first + most], sizes, failures)
+        if failures:
+            raise RowsFailed(list(failures)) from next(iter(failures.values()))
+        return [(row, done) for row, result in results if (done := _moved_on(row, result))]
 
     def _run(
-        self, key: str, batches: "_Batches", group: Sequence[TaskRow], sizes: Sizes
-    ) -> list[tuple[TaskRow, Done]]:
+        self,
+        key: str,
+        batches: "_Batches",
+        group: Sequence[TaskRow],
+        sizes: Sizes,
+        failures: dict[TaskRow, Exception],
+    ) -> list[tuple[TaskRow, Result]]:
         size = next(size for size in self._sizes if size >= len(group))
         began = self._clock()
-        results = batches.run([row.work for row in group], size, sizes)
+        try:
+            results = batches.run([row.work for row in group], size, sizes)
+        except (BrokenGraph, RunFailed) as error:
+            if len(group) == 1:
+                failures[group[0]] = error
+                return []
+            half = len(group) // 2
+            return [
+                each
+                for part in (group[:half], group[half:])
+                for each in self._run(key, batches, part, sizes, failures)
+            ]
         self._step_seconds[key].observe(self._clock() - began)
         self._batch_rows[key].observe(len(group))
-        events = []
-        for row, result in zip(group, results, strict=True):
-            if row.work.then is not None:
-                row.work = row.work.then(result)
-                continue
-            row.done = True
-            events.append((row, (row.work.place, result)))
-        return events
+        return list(zip(group, results, strict=True))
+
+
+def _moved_on(row: TaskRow, result: Result) -> Done | None:
+    """What is done; None where it goes on to its next task."""
+    if row.work.then is not None:
+        row.work = row.work.then(result)
+        return None
+    row.done = True
+    return row.work.place, result
 
 
 class _Batches:
@@ -128,6 +158,14 @@ class _Batches:
     def sizes(self, task: Task) -> Sizes:
         """What of the graph's shapes varies, as this task has it."""
         return tuple(task.feeds[role].shape[place] for role, place in self._varying.values())
+
+    def most(self, sizes: Sizes) -> int:
+        """Rows in one run: where they vary in shape, no more than fit into memory that is kept for each shape."""
+        if not self._varying:
+            return sys.maxsize
+        known = dict(zip(self._varying, sizes, strict=True))
+        tensors = (*self._graph.inputs, *self._graph.outputs)
+        return max(1, _NUMBERS // max(math.prod(_shape(each.shape, known)) for each in tensors))
 
     def run(self, tasks: Sequence[Task], size: int, sizes: Sizes) -> list[Result]:
         """Results in order. Rows of padding compute on what the last run left there."""

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto
 from prometheus_client import CollectorRegistry
 
 from deployments.engine import Engine
+from deployments.errors import StepFailed
 from deployments.metrics import Metrics
 from deployments.oneshot import Done, OneShot, Result, Task, buckets
 from deployments.rows import BACKLOG, Ticket
@@ -18,6 +20,7 @@ from model_store.errors import BrokenGraph
 from model_store.session import open_graph
 from model_store.store import Store
 from tests.edits import editor
+from tests.graphs import Sketch, build
 
 
 class Bench:
@@ -249,6 +252,53 @@ async def test_memory_of_few_shapes_is_kept(tmp_path: Path) -> None:
     program = bench.engine.program
     assert isinstance(program, OneShot)
     assert len(program._graphs["edit"]._bound) == 16
+
+
+async def test_large_rows_that_vary_in_shape_run_few_at_a_time(tmp_path: Path) -> None:
+    editor(tmp_path)
+    bench = Bench(tmp_path, "tiny-edit", 64)
+    size = (900, 500)  # of 4,194,304 numbers: 3
+    feeds = {
+        "input": np.zeros((3, *size), np.float32),
+        "task": np.array(0),
+        "mask": np.zeros((1, *size), np.float32),
+    }
+    (answers,) = await bench.run([Task("edit", feeds, ("output",), place) for place in range(5)])
+    assert [each["output"].shape for each in answers] == [(3, *size)] * 5
+    assert bench.value("batch_rows_count", "edit") == 2
+
+
+# -- failures ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fragile(tmp_path: Path) -> Iterator[Bench]:
+    """A model that fails for rows other than [0] and [1]."""
+    sketch = Sketch()
+    place = sketch("Cast", sketch.input("input", "float32", "batch", 1), to=TensorProto.INT64)
+    sketch("Gather", sketch.constant([2, 3], "float32"), place, into=["latent"])
+    sketch.output("latent", "float32", "batch", 1)
+    fields = {"task": "reconstruction", "family": "autoencoder", "capabilities": ["encode"]}
+    build(tmp_path, "fragile", "1", fields, {"encode": (sketch, {"input": np.zeros((2, 1), np.float32)})})
+    bench = Bench(tmp_path, "fragile", 64)
+    yield bench
+    bench.engine.stop()
+
+
+@pytest.mark.parametrize("bad", [{0}, {6}, {2, 3, 6}, set(range(7))])
+async def test_a_row_that_fails_takes_no_others_with_it(fragile: Bench, bad: set[int]) -> None:
+    tasks = [
+        Task("encode", {"input": np.array([9 if k in bad else k % 2], np.float32)}, ("latent",))
+        for k in range(7)
+    ]
+    tickets = [fragile.engine.submit([task])[0] for task in tasks]
+    fragile.engine.start()
+    for place, ticket in enumerate(tickets):
+        if place in bad:
+            with pytest.raises(StepFailed):
+                await ticket.next()
+        else:
+            assert float((await ticket.next())[1]["latent"][0]) == 2 + place % 2
 
 
 def test_an_output_that_varies_by_itself_is_refused_when_it_is_loaded(tiny: Path) -> None:
