@@ -11,6 +11,7 @@ from deployments.messages import (
     ImageItem,
     Interpolate,
     Reconstruct,
+    RowItem,
     Score,
     SeriesItem,
 )
@@ -22,6 +23,7 @@ SMALL_TEXT: Final = 4096
 """Characters, or tokens."""
 
 _SMALL_NUMBERS: Final = 8192
+_SLOWER: Final = 32  # is a feature of a table row, which is checked by its name, than a number of a tensor
 
 
 def is_heavy(model: OneShotModel, request: OneShotRequest) -> bool:
@@ -35,7 +37,8 @@ def is_heavy(model: OneShotModel, request: OneShotRequest) -> bool:
             sent = request.latents
         case _:
             sent = request.items
-    large = len(sent) * model.item_numbers > _SMALL_NUMBERS
+    slow = _SLOWER if any(isinstance(each, RowItem) for each in sent) else 1
+    large = len(sent) * model.item_numbers * slow > _SMALL_NUMBERS
     return large or any(isinstance(each, ImageItem | SeriesItem) for each in sent)
 
 

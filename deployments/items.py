@@ -10,7 +10,7 @@ import numpy as np
 
 from deployments.errors import BadRequest
 from deployments.messages import ImageItem, Item, Numbers, RowItem, SeriesItem, TensorItem
-from deployments.pictures import MAX_PIXELS, decode
+from deployments.pictures import MAX_PIXELS, decode, fitted, read_picture
 from model_store.imaging import Image
 from model_store.session import Array
 
@@ -100,9 +100,11 @@ def _flat(data: list[Any], param: str) -> tuple[list[Any], tuple[int, ...]]:
 class Items:
     """Reads items for one model."""
 
-    def __init__(self, shape: tuple[int, ...], image: Image | None, most_pixels: int = MAX_PIXELS) -> None:
-        self.shape = shape
-        self.numbers = math.prod(shape)  # in one item
+    def __init__(
+        self, shape: tuple[int | str, ...], image: Image | None, most_pixels: int = MAX_PIXELS
+    ) -> None:
+        self.shape = _own(shape, image)
+        self.numbers = math.prod(self.shape)  # in one item
         self._image = image
         self._most_pixels = most_pixels
 
@@ -119,7 +121,7 @@ class Items:
         """The item as the model's input, float32 `shape`. Raises BadRequest."""
         match item:
             case TensorItem():
-                return tensor(item, self.shape, f"{param}.tensor")
+                return tensor(item, self._wanted(item, f"{param}.tensor.shape"), f"{param}.tensor")
             case ImageItem():
                 return self._picture(item, f"{param}.image")
             case RowItem():
@@ -127,14 +129,42 @@ class Items:
             case SeriesItem():
                 raise BadRequest("This model takes no series.", param=f"{param}.series")
 
+    def _wanted(self, item: TensorItem, param: str) -> tuple[int, ...]:
+        """The model's shape; where its pictures vary, the item's own."""
+        if self._image is None or self._image.resize.mode != "keep":
+            return self.shape
+        resize, sides = self._image.resize, (item.shape or _nesting(item.data))[-2:]
+        if len(sides) < 2 or not resize.allows(sides):
+            raise BadRequest(
+                f"Sides are multiples of {resize.multiple} up to {resize.largest}: say the shape.",
+                code="invalid_size",
+                param=param,
+            )
+        return (self._image.channels, *sides)
+
     def _picture(self, item: ImageItem, param: str) -> Array:
-        if self._image is None:
+        image = self._image
+        if image is None:
             raise BadRequest("This model takes tensors, not images.", param=param)
+        if image.resize.mode == "keep":
+            pixels = read_picture(item.data, image.channels, param, self._most_pixels)
+            return fitted(pixels, *image.resize.sides(*pixels.shape[1:]))
         return decode(
-            item.data,
-            self._image.channels,
-            self._image.width,
-            self._image.height,
-            param,
-            self._most_pixels,
+            item.data, image.channels, image.width, image.height, param, self._most_pixels, image.resize.mode
         )
+
+
+def _own(shape: tuple[int | str, ...], image: Image | None) -> tuple[int, ...]:
+    """The shape of an item of the model's own size."""
+    if image is not None and image.resize.mode == "keep":
+        return (image.channels, image.height, image.width)
+    return tuple(map(int, shape))
+
+
+def _nesting(data: Numbers) -> tuple[int, ...]:
+    """How lists are nested, by the first of each."""
+    shape: list[int] = []
+    while isinstance(data, list) and len(shape) < _MOST_DIMENSIONS:
+        shape.append(len(data))
+        data = data[0] if data else b""
+    return tuple(shape)

@@ -169,6 +169,10 @@ class OneShotModel:
             self.limits["scores"] = self.scores.calibrations.thresholds
         if self.autoencoding and self.autoencoding.reads:
             self.limits["input_shape"] = list(self.autoencoding.items.shape)
+            if image:
+                self.limits["resize"] = image.resize.mode
+            if image and image.resize.mode == "keep":
+                self.limits["largest_side"] = image.resize.largest
 
     def program(self) -> Program | None:
         """What works on one request of items or latents."""

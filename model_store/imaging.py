@@ -1,5 +1,6 @@
 """What a manifest says of pictures: how they are made in steps, asked for in words, and edited."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -128,12 +129,42 @@ class Style(Part):
     truncation: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
+class Resize(Part):
+    """How pictures that are read reach a model where they have another size than its own.
+
+    `stretch`: resampled to its width and height. `crop`, `pad`: in their own proportions, cut off at both ends or with black at
+    both. `refuse`: not at all. `keep`: in their own size, to graphs whose `input` varies in height and width; what has a side
+    above `largest` is made smaller in proportion, and sides become multiples of `multiple`.
+    """
+
+    mode: Literal["stretch", "crop", "pad", "refuse", "keep"] = "stretch"
+    largest: Positive = 512
+    multiple: Positive = 1
+
+    @model_validator(mode="after")
+    def _largest_is_allowed(self) -> Self:
+        if self.largest % self.multiple:
+            raise ValueError("the largest side is no multiple of what sides are multiples of")
+        return self
+
+    def sides(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of a picture that is kept."""
+        scale = min(1.0, self.largest / max(height, width)) / self.multiple
+        height, width = (max(1, round(side * scale)) * self.multiple for side in (height, width))
+        return height, width
+
+    def allows(self, sides: Sequence[int]) -> bool:
+        """Whether pictures of these sides are kept as they are."""
+        return all(0 < side <= self.largest and side % self.multiple == 0 for side in sides)
+
+
 class Image(Part):
     """What pictures go in and come out: values in [0, 1], channels first."""
 
     channels: Literal[1, 3, 4]
     height: Positive
     width: Positive
+    resize: Resize = Resize()
     classes: tuple[str, ...] = ()
     # The graph that draws pictures, and the role of its noise input (standard normal, one vector a row).
     generator: str | None = None

@@ -360,6 +360,24 @@ class Manifest(Part):
             raise ValueError("to impute takes a graph 'reconstruct' of rows or series with an input 'known'")
         return self
 
+    @model_validator(mode="after")
+    def _pictures_fit(self) -> Self:
+        if self.image is None or self.image.denoise is not None:
+            return self
+        own = (self.image.channels, self.image.height, self.image.width)
+        varies = self.image.resize.mode == "keep"
+        for graph in (self.graphs[name] for name in READERS if name in self.graphs):
+            for shape in (each.shape[1:] for each in graph.inputs if each.role == "input"):
+                kept = (
+                    len(shape) == 3
+                    and shape[0] == own[0]
+                    and all(isinstance(side, str) for side in shape[1:])
+                )
+                if not (kept if varies else shape == own):
+                    wanted = "pictures of any height and width" if varies else f"rows of {list(own)}"
+                    raise ValueError(f"'input' takes {list(shape)}, not {wanted}")
+        return self
+
     def _item_shapes(self) -> dict[str, tuple[int, ...]]:
         """One row's shape of what is read of items, by role."""
         if self.table:

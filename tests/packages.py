@@ -364,25 +364,28 @@ def styled(
     )
 
 
-def scorer(folder: Path, *, name: str = "tiny-score", version: str = "1", mapped: bool = False) -> Path:
+def scorer(
+    folder: Path, *, name: str = "tiny-score", version: str = "1", mapped: bool = False, **resize: Any
+) -> Path:
     """Scores without reconstructing: `score.bright` is the mean, less a half, so that it may be negative.
 
-    `mapped`: with an error map, which is the item itself.
+    `mapped`: with an error map, which is the item itself. `resize`: how pictures get there; `mode="keep"` takes any size.
     """
+    sides: tuple[int | str, int | str] = ("height", "width") if resize.get("mode") == "keep" else (8, 8)
     sketch = Sketch()
-    source = sketch.input("input", "float32", "batch", 1, 8, 8)
+    source = sketch.input("input", "float32", "batch", 1, *sides)
     mean = sketch("ReduceMean", source, sketch.constant([1, 2, 3], "int64"), keepdims=0)
     sketch("Sub", mean, sketch.constant(0.5, "float32"), into=["score.bright"])
     sketch.output("score.bright", "float32", "batch")
     if mapped:
         sketch("Identity", source, into=["error_map"])
-        sketch.output("error_map", "float32", "batch", 1, 8, 8)
+        sketch.output("error_map", "float32", "batch", 1, *sides)
     calibration = {"scores": "bright.npy", "threshold": -0.1, "quantile": 0.95, "data": "made up"}
     fields = {
         "task": "anomaly-detection",
         "family": "gan",
         "capabilities": ["score"],
-        "image": image_fields(1, 8),
+        "image": image_fields(1, 8) | {"resize": resize},
         "scoring": {"default": "bright", "calibrations": {"bright": calibration}},
     }
     feeds: dict[str, Array] = {"input": np.linspace(0, 1, 128, dtype=np.float32).reshape(2, 1, 8, 8)}

@@ -22,12 +22,30 @@ _DAMAGE: Final = (OSError, ValueError, SyntaxError, struct.error)
 
 
 def decode(
-    data: bytes, channels: int, width: int, height: int, param: str, most_pixels: int = MAX_PIXELS
+    data: bytes,
+    channels: int,
+    width: int,
+    height: int,
+    param: str,
+    most_pixels: int = MAX_PIXELS,
+    resize: Literal["stretch", "crop", "pad", "refuse"] = "stretch",
 ) -> Array:
-    """Pixels in [0, 1], float32 [channels, height, width]; another size is resampled. Raises BadRequest."""
-    picture = _upright(data, channels, param, most_pixels)
-    if picture.size != (width, height):
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    """Pixels in [0, 1], float32 [channels, height, width], whatever the picture's size. Raises BadRequest."""
+    picture, size = _upright(data, channels, param, most_pixels), (width, height)
+    if picture.size != size:
+        match resize:
+            case "stretch":
+                picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+            case "crop":
+                picture = ImageOps.fit(picture, size, Image.Resampling.BILINEAR)
+            case "pad":
+                picture = ImageOps.pad(picture, size, Image.Resampling.BILINEAR)
+            case "refuse":
+                raise BadRequest(
+                    f"The model takes pictures of {width}x{height}, not {picture.width}x{picture.height}.",
+                    code="invalid_size",
+                    param=param,
+                )
     return _array(picture)
 
 

@@ -66,7 +66,7 @@ class Autoencoding:
         self._latent = int(_shape(decode.inputs, "latent")[-1]) if decode else 0
         shapes = [reader.shape for reader in self._readers.values()]
         shapes += [_shape(decode.outputs, "output")] if decode else []
-        self.items = Items(tuple(map(int, shapes[0])), manifest.image, most_pixels)
+        self.items = Items(shapes[0], manifest.image, most_pixels)
         self._tabular, self._serial = manifest.table is not None, manifest.series is not None
         scoring = manifest.scoring
         error = scoring.default if scoring and scoring.default not in scoring.samples else ""

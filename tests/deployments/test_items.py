@@ -13,7 +13,7 @@ from deployments.errors import BadRequest
 from deployments.items import Items, tensor, vector
 from deployments.messages import ImageItem, TensorItem
 from deployments.pictures import MAX_PIXELS, encode
-from model_store.imaging import Image
+from model_store.imaging import Image, Resize
 
 SHAPE = (1, 2, 3)
 FLAT = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
@@ -159,6 +159,41 @@ def test_a_picture_is_read_as_the_model_takes_it() -> None:
     pixels = np.linspace(0, 1, 16, dtype=np.float32).reshape(1, 4, 4)
     assert np.abs(items.read(ImageItem(encode(pixels)), "input[0]") - pixels).max() < 0.01
     assert (items.read(TensorItem(pixels.tolist()), "input[0]") == pixels).all()
+
+
+KEPT = Image(channels=1, height=4, width=4, resize=Resize(mode="keep", largest=12, multiple=2))
+
+
+def test_pictures_keep_their_size_where_the_model_takes_any() -> None:
+    items = Items((1, "height", "width"), KEPT)
+    assert items.shape == (1, 4, 4)
+    for height, width, kept in ((4, 6, (4, 6)), (5, 1, (4, 2)), (24, 6, (12, 4))):
+        picture = ImageItem(encode(np.zeros((1, height, width), np.float32)))
+        assert items.read(picture, "p").shape == (1, *kept)
+    wide: list[list[float]] = [[0.0] * 6] * 4
+    for tensor_ in (TensorItem(wide), TensorItem([wide]), TensorItem([0.0] * 24, (1, 4, 6))):
+        assert items.read(tensor_, "p").shape == (1, 4, 6)
+    for bad in (
+        TensorItem([0.0] * 24),
+        TensorItem([[0.0] * 5] * 4),
+        TensorItem([0.0] * 28, (2, 14)),
+        TensorItem([]),
+    ):
+        with pytest.raises(BadRequest, match="multiples of 2 up to 12") as error:
+            items.read(bad, "input[0]")
+        assert error.value.param == "input[0].tensor.shape"
+    with pytest.raises(BadRequest) as error:
+        items.read(TensorItem([[0.0] * 6] * 3 + [[0.0] * 5]), "input[0]")
+    assert error.value.param == "input[0].tensor.data"
+
+
+@given(st.integers(1, 8192), st.integers(1, 8192), st.integers(1, 16), st.integers(1, 64))
+def test_kept_sides_are_allowed_ones(height: int, width: int, multiple: int, most: int) -> None:
+    resize = Resize(mode="keep", largest=multiple * most, multiple=multiple)
+    sides = resize.sides(height, width)
+    assert resize.allows(sides)
+    if resize.allows((height, width)):
+        assert sides == (height, width)
 
 
 def test_a_broken_picture_names_its_place() -> None:

@@ -28,6 +28,9 @@ def load(opened: Package, registry: CollectorRegistry | None = None, **config: A
     return open_model(opened, HostConfig(**config), Device(), Metrics(registry or CollectorRegistry()))
 
 
+READ: dict[str, Any] = {"size": "8x8", "classes": [], "input_shape": [1, 8, 8], "resize": "stretch"}
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "limits"),
     [
@@ -35,7 +38,7 @@ def load(opened: Package, registry: CollectorRegistry | None = None, **config: A
         (
             "tiny-ae",
             OneShotModel,
-            {"size": "8x8", "classes": [], "input_shape": [1, 8, 8], "scores": {"l1": 0.095, "peak": 0.095}},
+            READ | {"scores": {"l1": 0.095, "peak": 0.095}},
         ),
         ("tiny-gan", OneShotModel, {"size": "8x8", "classes": ["circle", "square", "cross"]}),
         (
@@ -46,7 +49,7 @@ def load(opened: Package, registry: CollectorRegistry | None = None, **config: A
         (
             "tiny-score",
             OneShotModel,
-            {"size": "8x8", "classes": [], "input_shape": [1, 8, 8], "scores": {"bright": -0.1}},
+            READ | {"scores": {"bright": -0.1}},
         ),
     ],
 )

@@ -162,6 +162,24 @@ def test_another_size_is_resampled() -> None:
     assert colours(pixels) == [[RED] * 8] * 8
 
 
+STRIPES = [[RED, GREEN, GREEN, BLUE]]
+
+
+def test_another_size_is_cut_off_or_filled_up_or_refused() -> None:
+    stripes = Image.new("RGB", (16, 4))
+    for place, colour in enumerate(STRIPES[0]):
+        stripes.paste(colour, (4 * place, 0, 4 * place + 4, 4))
+    assert colours(decode(file(stripes), 3, 4, 4, "p", resize="crop")) == [[GREEN] * 4] * 4
+    padded = colours(decode(file(stripes), 3, 16, 8, "p", resize="pad"))
+    assert padded[0] == padded[-1] == [(0, 0, 0)] * 16
+    assert padded[3] == [each for each in STRIPES[0] for _ in range(4)]
+    with pytest.raises(BadRequest, match="16x8, not 16x4") as error:
+        decode(file(stripes), 3, 16, 8, "input[1].image", resize="refuse")
+    assert (error.value.code, error.value.param) == ("invalid_size", "input[1].image")
+    for mode in ("crop", "pad", "refuse"):
+        assert decode(file(stripes), 3, 16, 4, "p", resize=mode).shape == (3, 4, 16)
+
+
 def test_the_first_picture_of_a_phones_jpeg_is_the_one_meant() -> None:
     several = file(
         Image.new("RGB", (8, 8), RED), "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8), BLUE)]
