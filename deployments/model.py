@@ -158,7 +158,8 @@ class OneShotModel:
         )
         self.drift = Drift(manifest.name, metrics)
         image = manifest.image
-        self._program = programs(manifest, self.autoencoding) if self.autoencoding else None
+        most_rows = config.max_waiting + config.max_batch
+        self._program = programs(manifest, self.autoencoding, most_rows) if self.autoencoding else None
         self.drawing = _drawing(package, config)
         self.editing = Editing(manifest, Files(manifest, config)) if image and image.edit else None
         self.item_numbers = self.autoencoding.items.numbers if self.autoencoding else 0

@@ -12,8 +12,8 @@ from model_store.manifest import READERS, Manifest
 Program = Autoencoding | Tables | Serial
 
 
-def programs(manifest: Manifest, rows: Autoencoding) -> Callable[[], Program]:
-    """Makes the program of one request."""
+def programs(manifest: Manifest, rows: Autoencoding, most_rows: int) -> Callable[[], Program]:
+    """Makes the program of one request, which has at most so many rows at once."""
     taken = {
         name: {each.role: each.shape for each in manifest.graphs[name].inputs}
         for name in READERS
@@ -26,5 +26,5 @@ def programs(manifest: Manifest, rows: Autoencoding) -> Callable[[], Program]:
         return lambda: Tables(rows, features, int(noise))
     if manifest.series:
         windows = Windows(manifest.series, f"{manifest.name}:{manifest.version}", missing=missing)
-        return lambda: Serial(rows, windows)
+        return lambda: Serial(rows, windows, most_rows)
     return lambda: rows

@@ -14,7 +14,7 @@ def named(act: Callable[[], T], owners: Sequence[int] | None) -> T:
     try:
         return act()
     except BadRequest as error:
-        row = re.match(r"input\[(\d+)\]", error.param or "")
+        row = re.match(r"input\[(\d+)\](.*)", error.param or "")
         if row and owners is not None:
-            error.param = f"input[{owners[int(row[1])]}]"
+            error.param = f"input[{owners[int(row[1])]}]{row[2]}"
         raise

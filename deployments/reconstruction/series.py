@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from deployments.items import ReadItem
 from deployments.messages import (
     Alarm,
     Array,
+    Calibrate,
     Decode,
     Encode,
     Interpolate,
@@ -27,13 +28,17 @@ from deployments.reconstruction.windows import Cut, Windows
 
 T = TypeVar("T")
 
+# Windows that are made into one calibration, some at a time.
+_MOST_CALIBRATING: Final = 65_536
+
 
 class Serial:
     """Cuts the series of one request into rows for `rows`, which works on them, and merges its answers."""
 
-    def __init__(self, rows: Autoencoding, windows: Windows) -> None:
+    def __init__(self, rows: Autoencoding, windows: Windows, most: int) -> None:
         self._rows = rows
         self._windows = windows
+        self._most = most  # windows of a request
         self._cuts: list[Cut | None] = []  # None: an item that is a row as it is
         self._items: list[Any] = []
 
@@ -147,6 +152,7 @@ class Serial:
     def _cut(self, request: Any) -> Any:
         """The request of windows."""
         scored = isinstance(request, Score)
+        left = _MOST_CALIBRATING if isinstance(request, Calibrate) else self._most
         self._cuts, self._items = [], []
         for place, item in enumerate(request.items):
             cut = None
@@ -159,7 +165,8 @@ class Serial:
                         "Series are scored by their windows: a false discovery rate is of other items.",
                         param="false_discovery_rate",
                     )
-                cut = self._windows.cut(item, f"input[{place}]")
+                cut = self._windows.cut(item, f"input[{place}]", left)
+                left -= len(cut.rows)
             self._cuts.append(cut)
             self._items.extend((item,) if cut is None else cut.rows)
         return replace(request, items=tuple(self._items))

@@ -50,14 +50,20 @@ class Windows:
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
-    def cut(self, item: SeriesItem, param: str) -> Cut:
-        """The windows of what is new. Raises BadRequest naming the step."""
+    def cut(self, item: SeriesItem, param: str, most: int | None = None) -> Cut:
+        """The windows of what is new, at most so many. Raises BadRequest naming the step."""
         before = beginning(self._channels)
         if item.session:
             before = read(item.session, self._model, self._channels, self.series.window, f"{param}.session")
         new = self._values(item.values, f"{param}.series")
         _check_timestamps(item.timestamps, len(new), f"{param}.timestamps")
         ends = self._ends(before.seen, len(new), param)
+        if most is not None and len(ends) > most:
+            raise BadRequest(
+                f"The series has {len(ends)} windows, and {most} more are taken in a request: send a part, in a session.",
+                code="too_many_rows",
+                param=f"{param}.series",
+            )
         values = np.concatenate([before.kept, new])
         if not before.seen and np.isnan(new).all():
             raise BadRequest("Every value of the series is missing.", param=f"{param}.series")

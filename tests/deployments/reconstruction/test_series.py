@@ -131,17 +131,25 @@ async def test_what_overflows_in_the_model_is_refused_by_its_series(open_recorde
     assert (error.param, error.code) == ("input[1]", "not_finite")
 
 
-async def test_more_windows_than_the_model_takes_are_refused(open_recorded: OpenStudio) -> None:
-    studio = open_recorded("tiny-series", max_waiting=4, max_batch=2).studio
-    error = await refused(studio, Score("tiny-series", (SeriesItem([1.0] * 7),)))
-    assert (error.param, error.code) == ("input", "too_many_rows")
-
-
 async def test_a_window_longer_than_the_series_needs_padding(open_recorded: OpenStudio) -> None:
     studio = open_recorded("whole").studio
     error = await refused(studio, Score("whole", (SeriesItem([1.0] * 3),)))
     assert error.param == "input[0].series"
     assert "4 steps" in error.message
+
+
+async def test_no_more_windows_than_the_line_takes(open_recorded: OpenStudio, tmp_path: Path) -> None:
+    opened = open_recorded("tiny-series", max_waiting=8, max_batch=2, calibrations=str(tmp_path))
+    series = (SeriesItem([1.0] * 6), SeriesItem([1.0] * 5))
+    error = await refused(opened.studio, Score("tiny-series", series))
+    assert (error.code, error.param) == ("too_many_rows", "input[1].series")
+    assert "5 windows, and 4 more" in error.message
+    assert (
+        len((await opened.studio.call(Score("tiny-series", (series[0], SeriesItem([1.0] * 4))))).outputs) == 2
+    )
+    long = SeriesItem([1.0] * 60_000)
+    error = await refused(opened.studio, Calibrate("tiny-series", (long, long), method="quantile"))
+    assert (error.code, error.param) == ("too_many_rows", "input[1].series")
 
 
 async def test_missing_values_where_the_model_takes_them(open_recorded: OpenStudio) -> None:
