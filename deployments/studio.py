@@ -51,7 +51,7 @@ from deployments.model import (
     updated,
 )
 from deployments.oneshot import Task
-from deployments.reconstruction.embeddings import embedded, items_of
+from deployments.reconstruction.embeddings import embedded, encoding_of
 from deployments.reconstruction.items import Program
 from deployments.rows import Row, timings
 from deployments.scoring import Scorer
@@ -278,14 +278,7 @@ class Studio:
     async def _embed(self, request: Embed) -> Reply:
         """Items by their latents."""
         model, program = self._autoencoding(request, "embed")
-        items = Encode(
-            request.model,
-            items_of(request),
-            request_id=request.request_id,
-            version=request.version,
-            timeout_seconds=request.timeout_seconds,
-        )
-        reply = await answer(self._desk, model, items, program.encode, program.encoded)
+        reply = await answer(self._desk, model, encoding_of(request), program.encode, program.encoded)
         return replace(reply, outputs=tuple(embedded(each, request.dimensions) for each in reply.outputs))
 
     async def _translate(self, request: Tokenize | Detokenize) -> Reply:

@@ -7,6 +7,7 @@ from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from model_store.fields import Finite, Part, Positive, RelativePath
 from model_store.imaging import Image
+from model_store.reading import Shape, check_items
 from model_store.tabling import Series, Table
 
 SCHEMA_VERSION: Final = 1
@@ -345,47 +346,13 @@ class Manifest(Part):
 
     @model_validator(mode="after")
     def _items_fit(self) -> Self:
-        if sum(part is not None for part in (self.image, self.table, self.series)) > 1:
-            raise ValueError("items are pictures, or table rows, or series")
-        graphs = [self.graphs[name] for name in READERS if name in self.graphs]
-        for role, shape in self._item_shapes().items():
-            for tensor in (each for graph in graphs for each in graph.inputs if each.role == role):
-                if tensor.shape[1:] != shape:
-                    raise ValueError(f"{role!r} has rows of {list(tensor.shape[1:])}, not {list(shape)}")
-        told = {"known" in {each.role for each in graph.inputs} for graph in graphs}
-        if self._item_shapes() and len(told) > 1:
-            raise ValueError("either all graphs that read items take 'known', or none")
-        fills = self._item_shapes() and "reconstruct" in self.graphs and told == {True}
-        if "impute" in self.capabilities and not fills:
-            raise ValueError("to impute takes a graph 'reconstruct' of rows or series with an input 'known'")
+        taken: dict[str, dict[str, Shape]] = {
+            name: {each.role: each.shape[1:] for each in self.graphs[name].inputs}
+            for name in READERS
+            if name in self.graphs
+        }
+        check_items(taken, self.image, self.table, self.series, impute="impute" in self.capabilities)
         return self
-
-    @model_validator(mode="after")
-    def _pictures_fit(self) -> Self:
-        if self.image is None or self.image.denoise is not None:
-            return self
-        own = (self.image.channels, self.image.height, self.image.width)
-        varies = self.image.resize.mode == "keep"
-        for graph in (self.graphs[name] for name in READERS if name in self.graphs):
-            for shape in (each.shape[1:] for each in graph.inputs if each.role == "input"):
-                kept = (
-                    len(shape) == 3
-                    and shape[0] == own[0]
-                    and all(isinstance(side, str) for side in shape[1:])
-                )
-                if not (kept if varies else shape == own):
-                    wanted = "pictures of any height and width" if varies else f"rows of {list(own)}"
-                    raise ValueError(f"'input' takes {list(shape)}, not {wanted}")
-        return self
-
-    def _item_shapes(self) -> dict[str, tuple[int, ...]]:
-        """One row's shape of what is read of items, by role."""
-        if self.table:
-            return {"input": (self.table.columns,), "known": (len(self.table.features),)}
-        if self.series:
-            window = (self.series.window, len(self.series.channels))
-            return {"input": window, "known": window}
-        return {}
 
     def named_files(self) -> set[str]:
         """Paths that any part of the manifest names."""

@@ -3,19 +3,35 @@
 import numpy as np
 
 from deployments.errors import BadRequest
-from deployments.messages import Array, Embed, ImageItem, Item, Output, RowItem, SeriesItem, TensorItem
+from deployments.messages import (
+    Array,
+    Embed,
+    Encode,
+    ImageItem,
+    Item,
+    Output,
+    RowItem,
+    SeriesItem,
+    TensorItem,
+)
 
 
-def items_of(request: Embed) -> tuple[Item, ...]:
-    """What is to be embedded. Raises BadRequest for text."""
-    items = []
+def encoding_of(request: Embed) -> Encode:
+    """What finds the latents of what is to be embedded. Raises BadRequest for text."""
+    items: list[Item] = []
     for place, item in enumerate(request.inputs):
         if not isinstance(item, ImageItem | TensorItem | RowItem | SeriesItem):
             raise BadRequest(
                 "This model embeds items, not text.", code="invalid_type", param=f"input[{place}]"
             )
         items.append(item)
-    return tuple(items)
+    return Encode(
+        request.model,
+        tuple(items),
+        request_id=request.request_id,
+        version=request.version,
+        timeout_seconds=request.timeout_seconds,
+    )
 
 
 def embedded(output: Output, dimensions: int | None) -> Output:
