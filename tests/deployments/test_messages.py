@@ -31,7 +31,7 @@ from deployments.messages import (
 MESSAGES = [
     kind
     for kind in vars(messages).values()
-    if dataclasses.is_dataclass(kind) and kind.__module__ == messages.__name__
+    if dataclasses.is_dataclass(kind) and kind.__module__.startswith(messages.__name__)
 ]
 EXAMPLES: list[Any] = [
     Complete("m", ("abc", (1, 2)), stop=("x",)),
