@@ -9,6 +9,7 @@ from service.openai.routes.chat import Chats
 from service.openai.routes.embeddings import Embeddings
 from service.openai.routes.images import Images
 from service.openai.routes.items import Items
+from service.openai.routes.latents import Latents
 from service.openai.routes.models import Models
 from service.openai.routes.text import Text
 from service.openai.routes.tokens import Tokenizers
@@ -59,6 +60,7 @@ def operations(models: ModelClient, frame: Frame) -> list[Operation]:
     reading, tokens = Embeddings(models, catalogue), Tokenizers(models, catalogue)
     images, cards = Images(models, catalogue), Models(catalogue)
     calibrations = Calibrations(models, catalogue)
+    latents = Latents(models, catalogue)
 
     def post(
         path: str, handler: Handler, answer: type, tag: str, media: Any = None, *, forms: bool = False
@@ -106,9 +108,9 @@ def operations(models: ModelClient, frame: Frame) -> list[Operation]:
         post("/v1/images/generations", images.generations, ImageList, "images", EVENTS),
         post("/v1/images/edits", images.edits, ImageList, "images", EVENTS, forms=True),
         post("/v1/images/variations", images.variations, ImageList, "images", EVENTS, forms=True),
-        post("/v1/latents/encode", items.encode, LatentList, "latents"),
-        post("/v1/latents/decode", items.decode, DecodedList, "latents"),
-        post("/v1/latents/interpolate", items.interpolate, DecodedList, "latents"),
+        post("/v1/latents/encode", latents.encode, LatentList, "latents"),
+        post("/v1/latents/decode", latents.decode, DecodedList, "latents"),
+        post("/v1/latents/interpolate", latents.interpolate, DecodedList, "latents"),
         get("/v1/models", cards.all, ModelList, ALWAYS),
         get("/v1/models/{id}", cards.one, ModelCard, ALWAYS | {404: POSTED[404]}, ID),
     ]

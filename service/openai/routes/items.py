@@ -1,16 +1,11 @@
-"""POST /v1/reconstructions, /v1/anomalies and /v1/latents/encode, decode, interpolate."""
+"""POST /v1/reconstructions and /v1/anomalies."""
 
-from collections.abc import Sequence
 from typing import Any
 
-from deployments.errors import BadRequest, ModelFault
+from deployments.errors import BadRequest
 from deployments.messages import (
-    Decode,
-    Encode,
-    Interpolate,
     Item,
     ModelClient,
-    Numbers,
     Output,
     Reconstruct,
     Reply,
@@ -22,7 +17,6 @@ from service.catalogue import Catalogue
 from service.openai.items import (
     finite,
     numbers,
-    read_item,
     read_items,
     write_alarm,
     write_output,
@@ -30,16 +24,12 @@ from service.openai.items import (
 )
 from service.openai.schemas.items import (
     AnomalyRequest,
-    DecodeRequest,
-    EncodeRequest,
-    InputItem,
-    InterpolateRequest,
     ReconstructionRequest,
 )
 
 
 class Items:
-    """Reconstructs, scores, encodes and decodes."""
+    """Reconstructs and scores."""
 
     def __init__(self, models: ModelClient, catalogue: Catalogue) -> None:
         self._models = models
@@ -70,7 +60,7 @@ class Items:
         pairs = zip(request.items, reply.outputs, strict=True)
         data = [_anomaly(index, item, output) for index, (item, output) in enumerate(pairs)]
         by = {"score": reply.score, "calibration": reply.calibration, "method": reply.method}
-        return _list(call, body.model, reply, data, **by)
+        return listed(call, body.model, reply, data, **by)
 
     async def reconstructions(self, call: Call, body: ReconstructionRequest) -> Answer:
         """Reconstruct items: what the model makes of each."""
@@ -88,54 +78,7 @@ class Items:
         reply = await self._models.call(request)
         pairs = zip(request.items, reply.outputs, strict=True)
         data = [_reconstruction(index, item, output) for index, (item, output) in enumerate(pairs)]
-        return _list(call, body.model, reply, data)
-
-    async def encode(self, call: Call, body: EncodeRequest) -> Answer:
-        """Encode items as latent vectors."""
-        await self._catalogue.able(call, body.model, "encode")
-        request = Encode(
-            model=body.model,
-            items=read_items(body.input),
-            prompt=body.prompt or None,
-            request_id=call.id,
-            timeout_seconds=call.timeout_seconds,
-        )
-        reply = await self._models.call(request)
-        data = [_latent(index, output) for index, output in enumerate(reply.outputs)]
-        return _list(call, body.model, reply, data)
-
-    async def decode(self, call: Call, body: DecodeRequest) -> Answer:
-        """Decode latent vectors."""
-        await self._catalogue.able(call, body.model, "decode")
-        request = Decode(
-            model=body.model,
-            latents=tuple(body.latents),
-            prompt=body.prompt or None,
-            request_id=call.id,
-            timeout_seconds=call.timeout_seconds,
-        )
-        reply = await self._models.call(request)
-        return _list(call, body.model, reply, _decoded(reply.outputs))
-
-    async def interpolate(self, call: Call, body: InterpolateRequest) -> Answer:
-        """Decode the way from one latent to another."""
-        await self._catalogue.able(call, body.model, "interpolate")
-        request = Interpolate(
-            model=body.model,
-            start=_end(body.from_, "from"),
-            end=_end(body.to, "to"),
-            steps=body.steps,
-            mode=body.mode,
-            prompt=body.prompt or None,
-            request_id=call.id,
-            timeout_seconds=call.timeout_seconds,
-        )
-        reply = await self._models.call(request)
-        return _list(call, body.model, reply, _decoded(reply.outputs))
-
-
-def _end(end: InputItem | list[Any], place: str) -> Item | Numbers:
-    return read_item(end, place) if isinstance(end, InputItem) else end
+        return listed(call, body.model, reply, data)
 
 
 def _anomaly(index: int, asked: Item, output: Output) -> dict[str, Any]:
@@ -185,23 +128,8 @@ def _reconstruction(index: int, item: Item, output: Output) -> dict[str, Any]:
     return fields
 
 
-def _latent(index: int, output: Output) -> dict[str, Any]:
-    if output.latent is None:
-        raise ModelFault("The model made no latent.")
-    fields: dict[str, Any] = {"index": index, "object": "latent", "latent": numbers(output.latent)}
-    if output.spread is not None:
-        fields["spread"] = numbers(output.spread)
-    return fields
-
-
-def _decoded(outputs: Sequence[Output]) -> list[dict[str, Any]]:
-    return [
-        {"index": index, "object": "output", "output": write_output(output, None)}
-        for index, output in enumerate(outputs)
-    ]
-
-
-def _list(call: Call, model: str, reply: Reply, data: list[dict[str, Any]], **more: Any) -> Answer:
+def listed(call: Call, model: str, reply: Reply, data: list[dict[str, Any]], **more: Any) -> Answer:
+    """The answer of a list of outputs, `more` before them."""
     call.version, call.timings = reply.version, reply.timings
     fields = {"object": "list", "model": model, "version": reply.version, **more, "data": data}
     return json_answer({**fields, "usage": {"items": reply.usage.items}})
