@@ -20,6 +20,7 @@ from deployments.image.flow import Flow
 from deployments.image.painting import CONDITION, DENOISE, Painted, Painting
 from deployments.image.requests import Requests
 from deployments.image.wording import Wording
+from deployments.latent_space import latent_size, space_of
 from deployments.messages import Card, TextDelta
 from deployments.metrics import Metrics
 from deployments.oneshot import Done, OneShot, Task
@@ -162,6 +163,7 @@ class OneShotModel:
         self._program = programs(manifest, self.autoencoding, most_rows) if self.autoencoding else None
         self.drawing = _drawing(package, config)
         self.editing = Editing(manifest, Files(manifest, config)) if image and image.edit else None
+        self.space = space_of(manifest, latent_size(manifest), config.max_image_pixels)
         self.item_numbers = self.autoencoding.items.numbers if self.autoencoding else 0
         self.limits = _limits(manifest)
         if self.editing:
@@ -212,6 +214,7 @@ class FlowModel:
             Developing(manifest, decode, encode),
             config,
         )
+        self.space = space_of(manifest, self.requests.latent_size, config.max_image_pixels)
         self.engine: Engine[Painting, Painted] = Engine(
             manifest.name,
             self.program,

@@ -13,9 +13,11 @@ from deployments.desk import Desk
 from deployments.effort import SMALL_TEXT, is_heavy
 from deployments.entry import submit
 from deployments.errors import BadRequest, ModelNotFound
+from deployments.exploring import Explorer
 from deployments.gallery import Gallery
 from deployments.image.draw import Drawing
 from deployments.image.edit import Editing
+from deployments.latent_requests import Combine, Compress, Decompress, LatentRequest, Traverse
 from deployments.messages import (
     Calibrate,
     Calibrations,
@@ -85,6 +87,7 @@ class Studio:
         self._desk = Desk(metrics)
         self._gallery = Gallery(self._desk)
         self._scorer = Scorer(self._desk)
+        self._explorer = Explorer(self._desk, self.call)
         for model in self._models.values():
             model.engine.start()
 
@@ -166,6 +169,8 @@ class Studio:
                 reply = await answer(self._desk, model, request, auto.reconstruct, auto.reconstructed)
             case Encode() | Decode() | Interpolate():
                 reply = await self._latents(request)
+            case Traverse() | Combine() | Compress() | Decompress():
+                reply = await self._explore(request)
             case Draw():
                 reply = await self._draw(request)
             case Embed():
@@ -222,6 +227,13 @@ class Studio:
             case Decode():
                 return await answer(self._desk, model, request, auto.decode, auto.decoded)
         return await self._interpolate(request)
+
+    async def _explore(self, request: LatentRequest) -> Reply:
+        model = self._find(request, "decode")
+        space = model.space if isinstance(model, OneShotModel | FlowModel) else None
+        if space is None:
+            raise _cannot(model, "decode")
+        return await self._explorer.answer(request, space)
 
     async def _draw(self, request: Draw) -> Reply:
         capability = _drawing(request)

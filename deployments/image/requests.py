@@ -55,6 +55,7 @@ class Requests:
         shape = (image.channels, image.height, image.width)
         self._items = Items(shape, image, config.max_image_pixels)
         self._size = (image.width, image.height)
+        self.latent_size = math.prod(self._painter.latent)
         self.limits = self._painter.limits() | wording.limits
 
     # -- pictures ----------------------------------------------------------------------------------------------------
@@ -157,7 +158,7 @@ class Requests:
         return Output(latent=Numbers((painted.latent.size,), painted.latent.astype("<f4").tobytes()))
 
     def _vector(self, numbers: Given, param: str) -> Array:
-        return vector(numbers, math.prod(self._painter.latent), param)
+        return vector(numbers, self.latent_size, param)
 
     def _forth(self, latents: Sequence[Array], prompt: str | None) -> list[Painting]:
         condition, _ = self._wording.condition(prompt or "", "prompt", self._size, 1.0)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from deployments.latent_requests import Compression
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:
@@ -73,6 +75,8 @@ class Output:
     error_map: bytes | None = None
     latent: Array | None = None
     spread: Array | None = None
+    value: float | None = None  # of the axis that a traversal moves
+    psnr: float | None = None  # dB, of what a compressed latent shows; None: nothing differs
     score: float | None = None
     normalized: float | None = None
     p_value: float | None = None
@@ -145,6 +149,7 @@ class Reply:
     calibration: str | None = None
     method: str | None = None
     calibrations: tuple[Calibration, ...] = ()
+    compression: Compression | None = None
 
 
 @dataclass(frozen=True, slots=True)

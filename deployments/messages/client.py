@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from typing import Protocol, TypeAlias
 
+from deployments.latent_requests import Combine, Compress, Decompress, Traverse
 from deployments.messages.answers import Card, Exposition, Picture, Reply
 from deployments.messages.images import Draw
 from deployments.messages.items import (
@@ -29,6 +30,10 @@ Request: TypeAlias = (
     | Encode
     | Decode
     | Interpolate
+    | Traverse
+    | Combine
+    | Compress
+    | Decompress
     | Draw
 )
 
