@@ -52,7 +52,7 @@ def _written(text: str, place: str) -> bytes:
         raise BadRequest(
             "URLs are not fetched: send the picture itself.", code="unsupported_url", param=place
         )
-    return _base64(text, place)
+    return read_base64(text, place)
 
 
 def _tensor(tensor: TensorData, place: str) -> TensorItem:
@@ -67,13 +67,14 @@ def _tensor(tensor: TensorData, place: str) -> TensorItem:
         raise BadRequest(
             "Base64 data needs a shape.", code="missing_required_parameter", param=f"{place}.shape"
         )
-    data = _base64(tensor.data, f"{place}.data")
+    data = read_base64(tensor.data, f"{place}.data")
     if len(data) != FLOAT_BYTES * math.prod(shape):
         raise BadRequest(f"The shape does not fit {len(data)} bytes of float32.", param=f"{place}.shape")
     return TensorItem(data, shape)
 
 
-def _base64(text: str, place: str) -> bytes:
+def read_base64(text: str, place: str) -> bytes:
+    """What base64 stands for. Raises BadRequest."""
     try:
         return a2b_base64(text, strict_mode=True)
     except (Error, ValueError):

@@ -24,8 +24,8 @@ def test_a_message_survives_the_way_between_processes(message: Any) -> None:
 
 
 def test_messages_are_frozen_and_small() -> None:
-    kinds = [kind for kind in vars(latent_requests).values() if dataclasses.is_dataclass(kind)]
+    kinds: list[Any] = [kind for kind in vars(latent_requests).values() if dataclasses.is_dataclass(kind)]
     assert len(kinds) == 7
     for kind in kinds:
-        assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
+        assert kind.__dataclass_params__.frozen
         assert "__slots__" in vars(kind)

@@ -40,7 +40,7 @@ def test_latents_that_pictures_are_drawn_from_are_standard_normal(tiny: Path) ->
 def test_an_autoencoders_are_of_no_known_spread(tiny: Path) -> None:
     space = space_of(manifest(tiny, "tiny-ae"), 64, 1 << 20)
     assert space is not None
-    assert space.spread is space.ranges is None
+    assert (space.spread, space.ranges) == (None, None)
     assert space.items is not None
     assert space.items.shape == (1, 8, 8)
 

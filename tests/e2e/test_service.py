@@ -159,6 +159,16 @@ def test_latents_go_there_and_back(service: Service, http: requests.Session, pat
         f"{url}/interpolate", json={"model": "tiny-ae", "from": item, "to": latent, "steps": 3}
     ).json()
     assert [entry["index"] for entry in way["data"]] == [0, 1, 2]
+    axis = {"from": item, "axis": 0, "range": [0, 0.5], "steps": 2}
+    moved = http.post(f"{url}/traverse", json={"model": "tiny-ae", **axis}).json()
+    assert [entry["value"] for entry in moved["data"]] == [0, 0.5]
+    groups = [{"input": [item, latent]}, {"input": [latent], "weight": -1}]
+    total = http.post(f"{url}/combine", json={"model": "tiny-ae", "groups": groups}).json()
+    assert set(total["data"][0]["latent"]) == {0}
+    asked = {"model": "tiny-ae", "input": [item], "encoding_format": "int8"}
+    small = http.post(f"{url}/encode", json=asked).json()["compressed"]["data"]
+    again = http.post(f"{url}/decode", json={"model": "tiny-ae", "latents": small})
+    assert again.json()["data"] == decoded.json()["data"]
 
 
 BAD = [

@@ -7,6 +7,14 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from deployments.latent_requests import (
+    Combine,
+    Compress,
+    Compression,
+    File,
+    LatentRequest,
+    Traverse,
+)
 from deployments.messages import (
     Alarm,
     Array,
@@ -42,6 +50,7 @@ from deployments.messages import (
 from tests.service.text_models import CONTEXT, deltas, text_outputs, text_usage, usage_of
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"a picture"
+COMPRESSION = Compression(b"few", 0.5, 30.0, File(200, None, fits=False), File(3, 20.0, fits=True))
 TIMINGS = Timings(queue=0.001, model=0.002, encode=0.003, batch=2.0)
 
 
@@ -121,11 +130,12 @@ class Models:
             return Reply(
                 (), "3", calibrations=(OWN, replace(OWN, id=request.id or "mirror:3:ab", default=False))
             )
-        outputs = tuple(_outputs(request)) if self.answer is None else (self.answer,)
+        drawn = _explored(request) if isinstance(request, LatentRequest) else _outputs(request)
+        outputs = tuple(drawn) if self.answer is None else (self.answer,)
         reply = Reply(outputs, "3", TIMINGS, Usage(items=len(outputs)))
         if isinstance(request, Score):
             return replace(reply, score="mean", calibration="mirror:3", method="quantile")
-        return reply
+        return replace(reply, compression=COMPRESSION if isinstance(request, Compress) else None)
 
     async def stream(self, request: Complete) -> AsyncGenerator[TextDelta, None]:
         self.seen.append(request)
@@ -247,6 +257,19 @@ def _outputs(request: Request) -> list[Output]:
         case Score():
             return [_score(request, item) for item in request.items]
     raise TypeError(type(request).__name__)
+
+
+def _explored(request: LatentRequest) -> list[Output]:
+    match request:
+        case Traverse():
+            ways = [(request.low, 0), (request.high, 1)]
+            return [Output(array=_array([float(i)]), value=value) for value, i in ways]
+        case Combine():
+            weights = [group.weight for group in request.groups]
+            return [Output(array=_array([0.5]), latent=_array(weights))]
+        case Compress():
+            return [Output(latent=_array(_values(i)), psnr=None) for i in request.items]
+    return [Output(array=_array([float(byte) for byte in request.data]))]
 
 
 def _reconstruction(request: Reconstruct, item: Item) -> Output:

@@ -31,6 +31,8 @@ ROUTES = {
     ("/v1/latents/encode", "post"),
     ("/v1/latents/decode", "post"),
     ("/v1/latents/interpolate", "post"),
+    ("/v1/latents/traverse", "post"),
+    ("/v1/latents/combine", "post"),
     ("/healthz", "get"),
     ("/readyz", "get"),
     ("/metrics", "get"),
@@ -102,7 +104,7 @@ async def test_the_schema_is_a_schema_and_its_examples_fit(schema: Any) -> None:
             Draft202012Validator(whole).validate(example)
             shown += 1
         assert part.get("title") == name
-    assert shown == 15
+    assert shown == 17
 
 
 async def test_what_a_request_is_about_comes_first(schema: Any) -> None:

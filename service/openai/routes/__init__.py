@@ -19,6 +19,7 @@ from service.openai.schemas.embeddings import ClassificationList, EmbeddingList
 from service.openai.schemas.errors import ErrorBody
 from service.openai.schemas.images import ImageList
 from service.openai.schemas.items import AnomalyList, DecodedList, LatentList, ReconstructionList
+from service.openai.schemas.latents import CombinedList, TraversedList
 from service.openai.schemas.models import ModelCard, ModelList
 from service.openai.schemas.text import Completion
 from service.openai.schemas.tokens import Detokenized, Tokens
@@ -111,6 +112,8 @@ def operations(models: ModelClient, frame: Frame) -> list[Operation]:
         post("/v1/latents/encode", latents.encode, LatentList, "latents"),
         post("/v1/latents/decode", latents.decode, DecodedList, "latents"),
         post("/v1/latents/interpolate", latents.interpolate, DecodedList, "latents"),
+        post("/v1/latents/traverse", latents.traverse, TraversedList, "latents"),
+        post("/v1/latents/combine", latents.combine, CombinedList, "latents"),
         get("/v1/models", cards.all, ModelList, ALWAYS),
         get("/v1/models/{id}", cards.one, ModelCard, ALWAYS | {404: POSTED[404]}, ID),
     ]

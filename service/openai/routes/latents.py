@@ -1,16 +1,21 @@
-"""POST /v1/latents/encode, decode, interpolate."""
+"""POST /v1/latents/encode, decode, interpolate, traverse, combine."""
 
+from binascii import b2a_base64
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from deployments.errors import ModelFault
+from deployments.latent_requests import Combine, Compress, Compression, Decompress, File, Group, Traverse
 from deployments.messages import Decode, Encode, Interpolate, Item, ModelClient, Numbers, Output
 from service.answers import Answer
 from service.call import Call
 from service.catalogue import Catalogue
-from service.openai.items import numbers, read_item, read_items, write_output
+from service.openai.items import finite, numbers, read_base64, read_item, read_items, write_output
 from service.openai.routes.items import listed
 from service.openai.schemas.items import DecodeRequest, EncodeRequest, InputItem, InterpolateRequest
+from service.openai.schemas.latents import CombineRequest, LatentGroup, TraverseRequest
+
+Asked: TypeAlias = EncodeRequest | DecodeRequest | InterpolateRequest | TraverseRequest | CombineRequest
 
 
 class Latents:
@@ -21,28 +26,23 @@ class Latents:
         self._catalogue = catalogue
 
     async def encode(self, call: Call, body: EncodeRequest) -> Answer:
-        """Encode items as latent vectors."""
+        """Encode items as latent vectors, or compress these."""
         await self._catalogue.able(call, body.model, "encode")
-        request = Encode(
-            model=body.model,
-            items=read_items(body.input),
-            prompt=body.prompt or None,
-            request_id=call.id,
-            timeout_seconds=call.timeout_seconds,
-        )
+        if body.encoding_format == "int8":
+            return await self._compress(call, body)
+        request = Encode(items=read_items(body.input), **_shared(call, body))
         reply = await self._models.call(request)
         data = [_latent(index, output) for index, output in enumerate(reply.outputs)]
         return listed(call, body.model, reply, data)
 
     async def decode(self, call: Call, body: DecodeRequest) -> Answer:
-        """Decode latent vectors."""
+        """Decode latent vectors, or what was compressed."""
         await self._catalogue.able(call, body.model, "decode")
-        request = Decode(
-            model=body.model,
-            latents=tuple(body.latents),
-            prompt=body.prompt or None,
-            request_id=call.id,
-            timeout_seconds=call.timeout_seconds,
+        shared = _shared(call, body)
+        request = (
+            Decompress(data=read_base64(body.latents, "latents"), **shared)
+            if isinstance(body.latents, str)
+            else Decode(latents=tuple(body.latents), **shared)
         )
         reply = await self._models.call(request)
         return listed(call, body.model, reply, _decoded(reply.outputs))
@@ -51,27 +51,109 @@ class Latents:
         """Decode the way from one latent to another."""
         await self._catalogue.able(call, body.model, "interpolate")
         request = Interpolate(
-            model=body.model,
             start=_end(body.from_, "from"),
             end=_end(body.to, "to"),
             steps=body.steps,
             mode=body.mode,
-            prompt=body.prompt or None,
-            request_id=call.id,
-            timeout_seconds=call.timeout_seconds,
+            **_shared(call, body),
         )
         reply = await self._models.call(request)
         return listed(call, body.model, reply, _decoded(reply.outputs))
+
+    async def traverse(self, call: Call, body: TraverseRequest) -> Answer:
+        """Decode a latent with one axis at several places."""
+        await self._catalogue.able(call, body.model, "decode")
+        low, high = body.range
+        request = Traverse(
+            start=_end(body.from_, "from"),
+            axis=body.axis,
+            low=low,
+            high=high,
+            steps=body.steps,
+            unit=body.unit,
+            **_shared(call, body),
+        )
+        reply = await self._models.call(request)
+        data = [
+            {**shown, "value": finite(output.value)}
+            for shown, output in zip(_decoded(reply.outputs), reply.outputs, strict=True)
+        ]
+        return listed(call, body.model, reply, data)
+
+    async def combine(self, call: Call, body: CombineRequest) -> Answer:
+        """Decode a weighted sum of means."""
+        await self._catalogue.able(call, body.model, "decode")
+        request = Combine(groups=_groups(body.groups), **_shared(call, body))
+        reply = await self._models.call(request)
+        data = [
+            {**shown, "latent": _numbers(output)}
+            for shown, output in zip(_decoded(reply.outputs), reply.outputs, strict=True)
+        ]
+        return listed(call, body.model, reply, data)
+
+    async def _compress(self, call: Call, body: EncodeRequest) -> Answer:
+        request = Compress(items=read_items(body.input), **_shared(call, body))
+        reply = await self._models.call(request)
+        data = [
+            {**_latent(index, output), "psnr": _ratio(output.psnr)}
+            for index, output in enumerate(reply.outputs)
+        ]
+        return listed(call, body.model, reply, data, compressed=_compressed(reply.compression))
+
+
+def _shared(call: Call, body: Asked) -> dict[str, Any]:
+    """What all of them say to the model."""
+    return {
+        "model": body.model,
+        "prompt": body.prompt or None,
+        "request_id": call.id,
+        "timeout_seconds": call.timeout_seconds,
+    }
+
+
+def _groups(groups: Sequence[LatentGroup]) -> tuple[Group, ...]:
+    return tuple(
+        Group(
+            tuple(_end(end, f"groups[{place}].input[{i}]") for i, end in enumerate(group.input)), group.weight
+        )
+        for place, group in enumerate(groups)
+    )
 
 
 def _end(end: InputItem | list[Any], place: str) -> Item | Numbers:
     return read_item(end, place) if isinstance(end, InputItem) else end
 
 
-def _latent(index: int, output: Output) -> dict[str, Any]:
+def _numbers(output: Output) -> list[float]:
     if output.latent is None:
         raise ModelFault("The model made no latent.")
-    fields: dict[str, Any] = {"index": index, "object": "latent", "latent": numbers(output.latent)}
+    return numbers(output.latent)
+
+
+def _ratio(psnr: float | None) -> float | None:
+    return None if psnr is None else finite(psnr)
+
+
+def _compressed(compression: Compression | None) -> dict[str, Any]:
+    if compression is None:
+        raise ModelFault("Nothing was compressed.")
+    data, jpeg = compression.data, compression.jpeg
+    return {
+        "data": b2a_base64(data, newline=False).decode(),
+        "bytes": len(data),
+        "bits_per_pixel": finite(compression.bits_per_pixel),
+        "psnr": _ratio(compression.psnr),
+        "jpeg": jpeg and _file(jpeg),
+        "webp": _file(compression.webp),
+    }
+
+
+def _file(file: File) -> dict[str, Any]:
+    return {"bytes": file.bytes, "psnr": _ratio(file.psnr), "fits": file.fits}
+
+
+def _latent(index: int, output: Output) -> dict[str, Any]:
+    fields: dict[str, Any] = {"index": index, "object": "latent", "latent": _numbers(output)}
     if output.spread is not None:
         fields["spread"] = numbers(output.spread)
     return fields

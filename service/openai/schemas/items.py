@@ -143,6 +143,10 @@ class EncodeRequest(Body):
     model_config = example(model="fashion-vae", input=[PICTURE])
 
     input: Items
+    encoding_format: Annotated[
+        Literal["float", "int8"],
+        Field(description="`int8`: 256 levels an axis, all latents together in as few bytes, for `decode`."),
+    ] = "float"
     prompt: Prompt = ""
 
 
@@ -151,7 +155,12 @@ class DecodeRequest(Body):
 
     model_config = example(model="fashion-vae", latents=[[0.0] * 16])
 
-    latents: Annotated[list[Vector], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)]
+    latents: Annotated[
+        Annotated[list[Vector], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True), Tag("<vectors>")]
+        | Annotated[str, Tag("<compressed>")],
+        Discriminator(lambda value: "<compressed>" if isinstance(value, str) else "<vectors>"),
+        Field(description="Vectors, or base64 of what `encode` has compressed."),
+    ]
     prompt: Prompt = ""
 
 
@@ -249,12 +258,35 @@ class AnomalyList(Wire):
 
 
 class Latent(Wire):
-    """One item's place in the latent space; a VAE adds the standard deviations."""
+    """One item's place in the latent space; a VAE adds the standard deviations.
+
+    Where it is compressed, this is what `decode` finds again, and `psnr` is what it shows beside the item (null: the same).
+    """
 
     index: int
     object: Literal["latent"]
     latent: list[float]
     spread: list[float] | None = None
+    psnr: float | None = None
+
+
+class PictureFile(Wire):
+    """The pictures in one file of the best quality that fits into as many bytes; where none does, in the smallest."""
+
+    bytes: int
+    psnr: float | None
+    fits: bool
+
+
+class CompressedLatents(Wire):
+    """All latents, base64 in `data`. `psnr` (dB, of pictures of 8 bits) is null where nothing is lost; JPEG has no alpha."""
+
+    data: str
+    bytes: int
+    bits_per_pixel: float
+    psnr: float | None
+    jpeg: PictureFile | None
+    webp: PictureFile
 
 
 class LatentList(Wire):
@@ -263,6 +295,7 @@ class LatentList(Wire):
     object: Literal["list"]
     model: str
     version: str
+    compressed: CompressedLatents | None = None
     data: list[Latent]
     usage: ItemUsage
 

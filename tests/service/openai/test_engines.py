@@ -25,6 +25,7 @@ from deployments.studio import Studio, open_studio
 from service.api import create_app
 from service.openai.schemas.images import ImageList
 from service.openai.schemas.items import AnomalyList, DecodedList, LatentList, ReconstructionList
+from service.openai.schemas.latents import CombinedList, TraversedList
 from service.openai.schemas.models import ModelList
 from service.openai.schemas.text import Completion
 from service.settings import Settings
@@ -116,6 +117,16 @@ async def test_every_kind_of_answer_is_as_documented(http: httpx.AsyncClient) ->
         ends = {"from": GOOD, "to": vectors[1]}
         walk = await post(http, "latents/interpolate", model=model, **ends, steps=3, mode="slerp")
         assert len(DecodedList.model_validate(walk).data) == 3
+        axis = {"from": GOOD, "axis": 3, "range": [0, 0.5], "steps": 2}
+        moved = TraversedList.model_validate(await post(http, "latents/traverse", model=model, **axis))
+        assert [entry.value for entry in moved.data] == [0, 0.5]
+        groups = [{"input": [GOOD, vectors[1]]}, {"input": [vectors[0]], "weight": -0.5}]
+        CombinedList.model_validate(await post(http, "latents/combine", model=model, groups=groups))
+        small = LatentList.model_validate(await post(http, "latents/encode", **items, encoding_format="int8"))
+        assert small.compressed is not None
+        packed = {"model": model, "latents": small.compressed.data}
+        found = {"model": model, "latents": [entry.latent for entry in small.data]}
+        assert await post(http, "latents/decode", **packed) == await post(http, "latents/decode", **found)
 
 
 @pytest.mark.parametrize("model", ["tiny-text", "tiny-attention"])
@@ -231,6 +242,12 @@ async def test_what_is_no_tensor(http: httpx.AsyncClient, data: Any) -> None:
         ("anomalies", {"model": "tiny-ae", "input": [GOOD], "seed": 1}, "seed"),
         ("latents/decode", {"model": "tiny-ae", "latents": [[1, 2, 3, 4, 5, 6, 7]]}, "latents[0]"),
         ("latents/interpolate", {"model": "tiny-ae", "from": [1, 2, 3, 4, 5, 6, 7], "to": GOOD}, "from"),
+        ("latents/traverse", {"model": "tiny-ae", "from": GOOD, "axis": 64, "range": [0, 1]}, "axis"),
+        ("latents/traverse", {"model": "tiny-ae", "from": GOOD, "axis": 0, "range": [0, 1], "unit": "deviation"}, "unit"),
+        ("latents/traverse", {"model": "tiny-ae", "from": {"image": "AAAA"}, "axis": 0, "range": [0, 1]}, "from.image"),
+        ("latents/combine", {"model": "tiny-ae", "groups": [{"input": [GOOD]}, {"input": [GOOD, [1]]}]}, "groups[1].input[1]"),
+        ("latents/decode", {"model": "tiny-ae", "latents": "AAAAAAAAAAAA"}, "latents"),
+        ("latents/encode", {"model": "tiny-ae", "input": [GOOD] * 2 + [{"image": "AAAA"}], "encoding_format": "int8"}, "input[2].image"),
     ],
 )  # fmt: skip
 async def test_what_the_model_refuses(http: httpx.AsyncClient, route: str, fields: Any, param: str) -> None:

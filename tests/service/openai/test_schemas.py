@@ -20,6 +20,7 @@ from service.openai.schemas.items import (
     ReconstructionRequest,
     TensorData,
 )
+from service.openai.schemas.latents import CombineRequest, LatentGroup, TraverseRequest
 from service.openai.schemas.sampling import StreamOptions
 from tests.service.models import Models
 from tests.service.openai.text_requests import BESIDE, CALLED, TEXT_PARTS, TEXT_REQUESTS
@@ -123,7 +124,7 @@ REQUESTS: list[tuple[type[Body], str, dict[str, Any], dict[str, Any]]] = [
         EncodeRequest,
         "latents/encode",
         {"model": "mirror", "input": [ITEM]},
-        {"input": [OTHER], "prompt": "Bag"},
+        {"input": [OTHER], "encoding_format": "int8", "prompt": "Bag"},
     ),
     (
         DecodeRequest,
@@ -136,6 +137,18 @@ REQUESTS: list[tuple[type[Body], str, dict[str, Any], dict[str, Any]]] = [
         "latents/interpolate",
         {"model": "mirror", "from": [0.5], "to": [1.5]},
         {"from": [0.0], "to": [0.0], "steps": 3, "mode": "slerp", "prompt": "Bag"},
+    ),
+    (
+        TraverseRequest,
+        "latents/traverse",
+        {"model": "mirror", "from": [0.5], "axis": 0, "range": [-1, 1]},
+        {"from": [0.0], "axis": 1, "range": [0, 1], "steps": 3, "unit": "deviation", "prompt": "Bag"},
+    ),
+    (
+        CombineRequest,
+        "latents/combine",
+        {"model": "mirror", "groups": [{"input": [[0.5]]}]},
+        {"groups": [{"input": [[0.0]]}], "prompt": "Bag"},
     ),
 ]
 PARTS: list[tuple[type[BaseModel], dict[str, Any], dict[str, Any]]] = [
@@ -330,6 +343,22 @@ async def test_fields_of_items(
         assert after != before
         if after[0] == 400:
             assert after[1].startswith("input[0]")
+
+
+async def test_fields_of_groups(http: httpx.AsyncClient, models: Models) -> None:
+    good = {"input": [[0.5]]}
+    others = {"input": [ITEM], "weight": -1.0}
+    assert names(LatentGroup) == others.keys()
+
+    def wrapped(group: Any) -> Any:
+        return {"model": "mirror", "groups": [group]}
+
+    before = await outcome(http, models, "latents/combine", wrapped(good))
+    for name, value in others.items():
+        after = await outcome(http, models, "latents/combine", wrapped({**good, name: value}))
+        assert after[0] not in (400, 404)
+        assert after != before
+    assert await outcome(http, models, "latents/combine", wrapped({**good, "weight": None})) == before
 
 
 def test_options_of_a_stream() -> None:
