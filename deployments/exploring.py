@@ -74,7 +74,9 @@ class Explorer:
         items, count = space.items, len(request.items)
         if items is None:
             raise BadRequest(
-                "Only pictures' latents are compressed.", code="task_not_supported", param="model"
+                "Only latents of pictures of one size are compressed.",
+                code="task_not_supported",
+                param="model",
             )
         if count > MOST or count * items.numbers > _MOST_PIXELS * items.shape[0]:
             raise BadRequest(

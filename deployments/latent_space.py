@@ -12,6 +12,8 @@ from deployments.errors import BadRequest
 from deployments.items import Items, vector
 from deployments.latent_requests import Unit
 from deployments.messages import Numbers
+from model_store.calibrations import Latents
+from model_store.imaging import Image
 from model_store.manifest import Manifest
 from model_store.session import Array
 
@@ -76,15 +78,23 @@ def latent_size(manifest: Manifest) -> int:
     return int(sizes[0]) if sizes else 0
 
 
-def space_of(manifest: Manifest, size: int, most_pixels: int) -> LatentSpace | None:
-    """Of latents of so many numbers; None where there are none."""
+def space_of(
+    manifest: Manifest, size: int, most_pixels: int, known: Latents | None = None
+) -> LatentSpace | None:
+    """Of latents of so many numbers; None where there are none. `known`: those of normal items."""
     if not size:
         return None
     image = manifest.image
-    items = Items((image.channels, image.height, image.width), image, most_pixels) if image else None
+    items = None
+    if image and image.resize.mode != "keep":  # what is decoded has one size
+        items = Items((image.channels, image.height, image.width), image, most_pixels)
+    return LatentSpace(size, manifest.digest.encode(), _spread(image, size, known), items)
+
+
+def _spread(image: Image | None, size: int, known: Latents | None) -> Spread | None:
     # Of latents that pictures are drawn from: a VAE's encoder is trained to that, and a flow's leads back to it.
-    normal = image is not None and (
-        image.noise == "latent" or (image.denoise is not None and image.denoise.betas is None)
-    )
-    spread = Spread(np.zeros(size), np.ones(size)) if normal else None
-    return LatentSpace(size, manifest.digest.encode(), spread, items)
+    if image and (image.noise == "latent" or (image.denoise is not None and image.denoise.betas is None)):
+        return Spread(np.zeros(size), np.ones(size))
+    if known is None or len(known.mean) != size:
+        return None
+    return Spread(np.asarray(known.mean), np.asarray(known.spread))

@@ -152,8 +152,9 @@ class OneShotModel:
         self.autoencoding = (
             Autoencoding(manifest, config.max_image_pixels) if Autoencoding.serves(manifest) else None
         )
+        normal = _normal_latents(package)
         self.scores = (
-            Scores(manifest, self.autoencoding, _calibrations(package, config))
+            Scores(manifest, self.autoencoding, _calibrations(package, config, normal))
             if self.autoencoding and manifest.scoring
             else None
         )
@@ -163,7 +164,7 @@ class OneShotModel:
         self._program = programs(manifest, self.autoencoding, most_rows) if self.autoencoding else None
         self.drawing = _drawing(package, config)
         self.editing = Editing(manifest, Files(manifest, config)) if image and image.edit else None
-        self.space = space_of(manifest, latent_size(manifest), config.max_image_pixels)
+        self.space = space_of(manifest, latent_size(manifest), config.max_image_pixels, normal)
         self.item_numbers = self.autoencoding.items.numbers if self.autoencoding else 0
         self.limits = _limits(manifest)
         if self.editing:
@@ -309,10 +310,9 @@ def updated(card: Card, model: Model) -> Card:
     return replace(card, limits=limits, drift=drift)
 
 
-def _calibrations(package: Package, config: HostConfig) -> Calibrations:
+def _calibrations(package: Package, config: HostConfig, latents: Latents | None) -> Calibrations:
     manifest = package.manifest
     own, scoring = {}, manifest.scoring
-    latents = _normal_latents(package, scoring.latents) if scoring and scoring.latents else None
     for name, each in (scoring.calibrations if scoring else {}).items():
         scores = np.load(io.BytesIO(package.read(each.scores)), allow_pickle=False)
         identity = f"{manifest.name}:{manifest.version}"
@@ -325,8 +325,11 @@ def _calibrations(package: Package, config: HostConfig) -> Calibrations:
     return calibrations
 
 
-def _normal_latents(package: Package, path: str) -> Latents:
-    """Raises BrokenFiles where they are no latents."""
+def _normal_latents(package: Package) -> Latents | None:
+    """None where the package has none. Raises BrokenFiles where they are no latents."""
+    path = package.manifest.scoring.latents if package.manifest.scoring else None
+    if path is None:
+        return None
     values: Array = np.load(io.BytesIO(package.read(path)), allow_pickle=False)
     if values.dtype != np.float32 or values.ndim != 2 or not len(values) or not np.isfinite(values).all():
         raise BrokenFiles(f"{path} holds no latents: {values.dtype}{list(values.shape)}")

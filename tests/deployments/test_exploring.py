@@ -37,6 +37,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     packages.autoencoder(store)
     packages.autoencoder(store, name="other-ae", channels=1, variational=False, version="2")
     packages.autoencoder(store, name="tiny-vae", variational=True)
+    packages.autoencoder(store, name="known-ae", latents=np.array([[0.0] * 64, [0.5] * 64], np.float32))
     packages.autoencoder(store, name="tiny-colour", channels=3)
     packages.generator(store)
     packages.text(store, name="tiny-text")
@@ -107,6 +108,8 @@ async def test_one_axis_moves_and_the_others_stay(studio: Studio, start: Any) ->
 async def test_deviations_where_the_model_has_them(studio: Studio) -> None:
     reply = await studio.call(Traverse("tiny-vae", DARK, 0, -2.0, 2.0, steps=5, unit="deviation"))
     assert [output.value for output in reply.outputs] == [-2, -1, 0, 1, 2]
+    reply = await studio.call(Traverse("known-ae", DARK, 0, -1.0, 1.0, steps=3, unit="deviation"))
+    assert [output.value for output in reply.outputs] == [0, 0.25, 0.5]
     request = Traverse("tiny-ae", DARK, 0, -2.0, 2.0, unit="deviation")
     assert await refused(studio, request) == ("unknown_spread", "unit")
 
@@ -219,6 +222,15 @@ async def test_pictures_in_colour_and_of_a_flow(studio: Studio) -> None:
         assert reply.compression is not None
         assert (reply.compression.psnr or 99) > 30
         assert len((await studio.call(Decompress(model, reply.compression.data, prompt=prompt))).outputs) == 2
+
+
+async def test_ranges_that_a_package_knows_take_no_room(studio: Studio) -> None:
+    sent = (item(RAMP), item(RAMP[::-1]))
+    known = (await studio.call(Compress("known-ae", sent))).compression
+    own = (await studio.call(Compress("tiny-ae", sent))).compression
+    assert known is not None
+    assert own is not None
+    assert len(known.data) < len(own.data) / 2
 
 
 @pytest.mark.parametrize("model", ["other-ae", "tiny-vae", "tiny-colour", "tiny-flow", "tiny-linear"])
