@@ -15,6 +15,7 @@ from deployments.latent_requests import Combine, Compress, LatentRequest, Traver
 from deployments.latent_space import LatentSpace
 from deployments.messages import Array as Sent
 from deployments.messages import Decode, Encode, Item, Numbers, Output, Reply, Request, Timings, Usage
+from deployments.model import FlowModel, Model, OneShotModel
 from deployments.pictures.budget import compared
 from model_store.session import Array
 
@@ -33,8 +34,11 @@ class Explorer:
         self._desk = desk
         self._call = call
 
-    async def answer(self, request: LatentRequest, space: LatentSpace) -> Reply:
+    async def answer(self, request: LatentRequest, model: Model) -> Reply:
         """Raises BadRequest."""
+        space = model.space if isinstance(model, OneShotModel | FlowModel) else None
+        if space is None:
+            raise BadRequest("This model decodes no latents.", code="task_not_supported", param="model")
         errand = _Errand(request, self._call)
         match request:
             case Traverse():

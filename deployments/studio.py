@@ -17,7 +17,7 @@ from deployments.exploring import Explorer
 from deployments.gallery import Gallery
 from deployments.image.draw import Drawing
 from deployments.image.edit import Editing
-from deployments.latent_requests import Combine, Compress, Decompress, LatentRequest, Traverse
+from deployments.latent_requests import Combine, Compress, Decompress, Traverse
 from deployments.messages import (
     Calibrate,
     Calibrations,
@@ -170,7 +170,7 @@ class Studio:
             case Encode() | Decode() | Interpolate():
                 reply = await self._latents(request)
             case Traverse() | Combine() | Compress() | Decompress():
-                reply = await self._explore(request)
+                reply = await self._explorer.answer(request, self._find(request, "decode"))
             case Draw():
                 reply = await self._draw(request)
             case Embed():
@@ -227,13 +227,6 @@ class Studio:
             case Decode():
                 return await answer(self._desk, model, request, auto.decode, auto.decoded)
         return await self._interpolate(request)
-
-    async def _explore(self, request: LatentRequest) -> Reply:
-        model = self._find(request, "decode")
-        space = model.space if isinstance(model, OneShotModel | FlowModel) else None
-        if space is None:
-            raise _cannot(model, "decode")
-        return await self._explorer.answer(request, space)
 
     async def _draw(self, request: Draw) -> Reply:
         capability = _drawing(request)
