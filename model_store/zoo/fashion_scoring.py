@@ -3,18 +3,17 @@
 Knows scores by name, no model.
 """
 
-import io
 from collections.abc import Mapping
 from typing import Final
 
-import numpy as np
 from torch import Tensor
 
-from model_store.manifest import Calibration, Measure, Scoring
+from model_store.export import calibration
+from model_store.manifest import Measure, Scoring
 from model_store.zoo.fashion import TEST_DATA
 
 HELD_IMAGES: Final = 5_000
-QUANTILE: Final = 0.99
+QUANTILE: Final = calibration.QUANTILE
 CALIBRATION_DATA: Final = (
     "Fashion-MNIST: the last training images, all classes, which the model was not trained on"
 )
@@ -25,28 +24,19 @@ def calibrate(held: Mapping[str, Tensor], default: str) -> tuple[Scoring, dict[s
 
     Returns the manifest's part, and the sorted scores as files by path.
     """
-    calibrations, files = {}, {}
-    for name, values in held.items():
-        ordered = np.sort(values.numpy().astype(np.float32))
-        path = f"calibration/{name}.npy"
-        with io.BytesIO() as file:
-            np.save(file, ordered, allow_pickle=False)
-            files[path] = file.getvalue()
-        threshold = float(np.quantile(ordered, QUANTILE))
-        note = f"{CALIBRATION_DATA} ({len(ordered)})"
-        calibrations[name] = Calibration(scores=path, threshold=threshold, quantile=QUANTILE, data=note)
-    return Scoring(default=default, calibrations=calibrations), files
+    scores = {name: values.numpy() for name, values in held.items()}
+    return calibration.calibrate(scores, default, CALIBRATION_DATA, QUANTILE)
 
 
 def false_alarms(scoring: Scoring, test: Mapping[str, Tensor]) -> dict[str, Measure]:
     """Measure the share of test images, all of them normal, whose score [count] exceeds its threshold."""
     return {
         f"false_positive_rate.{name}": Measure(
-            value=round((test[name] > calibration.threshold).double().mean().item(), 4),
+            value=round((test[name] > each.threshold).double().mean().item(), 4),
             higher_is_better=False,
             data=TEST_DATA,
             baseline=round(1.0 - QUANTILE, 4),
             baseline_name="the rate the threshold is set for",
         )
-        for name, calibration in scoring.calibrations.items()
+        for name, each in scoring.calibrations.items()
     }
