@@ -65,6 +65,20 @@ def check_adapter_name(name: str) -> None:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """The other half of a module that encodes, by its method `encode`: `decoder` is a method of its own, or another `module:factory`.
+
+    Together they have the methods `reconstruct` and `decode`, whose latents are vectors. `latent` is the shape of the decoder's own, without the
+    batch; None: as the encoder gives it.
+    """
+
+    decoder: str
+    encode: str = "forward"
+    weights: Path | None = None
+    latent: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
 class GraphDraft:
     """One graph to be exported from a module.
 
@@ -84,7 +98,7 @@ class GraphDraft:
     may take (standard normal, or 0 and 1 for integers, unless given) and `sizes` two sizes per named dimension.
 
     With `stored` float16 the float32 weights are rounded to it and the file holds them so; the graph still computes in float32,
-    and is compared with a module whose weights are rounded as well.
+    and is compared with a module whose weights are rounded as well. With a `pair`, the methods are those of both halves.
     """
 
     factory: str
@@ -99,6 +113,7 @@ class GraphDraft:
     sampled: bool = False
     source: Path | None = None
     stored: Literal["float32", "float16"] = "float32"
+    pair: Pair | None = None
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,13 @@ from model_store.errors import PackageError
 from model_store.export.draft import Draft, check_name
 from model_store.export.errors import DraftError, ParityError
 from model_store.export.foreign_graph import adapt, described, guess_roles
+from model_store.export.foreign_items import make_items
 from model_store.export.foreign_pictures import Made, Pictures, Show, make_pictures
 from model_store.export.hf.exported import EXACT, ROUNDED, Exported, finish
 from model_store.export.hf.job import Layers, Report, save_graph
 from model_store.export.hf.rows import Array, Opens, Rows
 from model_store.export.hf.signature import signature, states
+from model_store.export.item_roles import TASKS
 from model_store.export.options import Origin
 from model_store.export.parity import Figure
 from model_store.export.publish import Runs, lay_out
@@ -48,6 +50,7 @@ class Options(Origin):
     tokenizer: Path | None = None
     context: int | None = None
     pictures: Pictures = field(default_factory=Pictures)
+    calibration: Path | None = None
 
 
 def export_graph(
@@ -62,10 +65,9 @@ def export_graph(
     Nothing is published unless rows in a ragged batch give what they give alone. Raises ExportError or PackageError.
     """
     check_name(options.name)
-    if options.task not in {"text-generation", "image-generation"}:
-        raise DraftError(
-            f"graphs made elsewhere are published for text-generation and image-generation, not for {options.task}"
-        )
+    if options.task not in {"text-generation", "image-generation", *TASKS}:
+        known = ", ".join(("text-generation", "image-generation", *TASKS))
+        raise DraftError(f"graphs made elsewhere are published for {known}, not for {options.task}")
     if options.task == "text-generation" and (options.tokenizer is None or options.context is None):
         raise DraftError("text generation needs --tokenizer tokenizer.json and --context TOKENS")
     witness.step("read the graph")
@@ -80,6 +82,9 @@ def export_graph(
         if options.task == "image-generation":
             made = make_pictures(model, said, options.pictures, folder, witness, show)
             draft, runs = _draft_of(file, made, options), {made.name: made.run}
+        elif options.task in TASKS:
+            told = (options.name, options, options.calibration)
+            draft, runs = make_items(file, model, said, told, (folder, witness, show))
         else:
             draft, runs = _text(file, model, said, options, (folder, package, witness, show))
         lay_out(draft, number, runs, package)

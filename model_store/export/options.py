@@ -15,9 +15,11 @@ from tokenizers import Tokenizer
 
 from model_store.export import sampled
 from model_store.export.cases import Array, bind, dimensions
-from model_store.export.draft import Draft, GraphDraft, Range, check_name
+from model_store.export.draft import Draft, GraphDraft, Pair, Range, check_name
 from model_store.export.errors import DraftError
 from model_store.export.graph_process import TorchRun
+from model_store.export.item_roles import ADVICE, TASKS, able, guess_outputs
+from model_store.export.pairs import both_graphs
 from model_store.export.roles import GRAPH_NAMES, assign_inputs, assign_outputs, capabilities, said_roles
 from model_store.imaging import Image
 from model_store.manifest import DType, Family, Provenance, State, Task, Tensor, Text
@@ -72,6 +74,9 @@ class Options(Origin):
     class_names: Sequence[str] = ()
     tokenizer: Path | None = None
     context: int | None = None
+    decoder: str | None = None
+    decoder_weights: Path | None = None
+    calibration: Path | None = None
 
 
 def parse_example(text: str) -> tuple[Tensor, Range | None]:
@@ -98,6 +103,8 @@ def parse_example(text: str) -> tuple[Tensor, Range | None]:
 def graph_draft(options: Options) -> GraphDraft:
     """The graph to make, its outputs still unknown. Raises DraftError for options that cannot be read."""
     check_name(options.name)
+    if options.task == "anomaly-detection" and options.calibration is None:
+        raise DraftError(ADVICE)
     examples = [parse_example(text) for text in options.examples]
     inputs = assign_inputs(
         options.task, [tensor for tensor, _ in examples], said_roles("--input", options.inputs)
@@ -107,7 +114,8 @@ def graph_draft(options: Options) -> GraphDraft:
         inputs=tuple(inputs),
         outputs=(),
         weights=options.weights,
-        method=options.method,
+        method="reconstruct" if options.decoder else options.method,
+        pair=_pair(options) if options.decoder or options.decoder_weights else None,
         cases=options.cases,
         oracle=options.oracle,
         ranges={tensor.name: limits for tensor, limits in examples if limits is not None},
@@ -115,29 +123,42 @@ def graph_draft(options: Options) -> GraphDraft:
     )
 
 
+def _pair(options: Options) -> Pair:
+    if options.task not in TASKS or options.oracle or options.decoder is None:
+        raise DraftError("a --decoder belongs to an autoencoder, and goes without --oracle")
+    if options.decoder_weights and ":" not in options.decoder:
+        raise DraftError(f"{options.decoder!r} is a method of the same module: its weights are --weights")
+    return Pair(options.decoder, options.method, options.decoder_weights)
+
+
 def complete(options: Options, graph: GraphDraft, run: TorchRun) -> Draft:
     """The whole draft, its outputs described by what the module returned. Raises DraftError where parts are missing."""
-    outputs = assign_outputs(
-        options.task,
-        graph.inputs,
-        infer_outputs(graph.inputs, run.cases, run.outputs),
-        said_roles("--output", options.outputs),
-    )
+    found, said = infer_outputs(graph.inputs, run.cases, run.outputs), said_roles("--output", options.outputs)
+    if options.task == "anomaly-detection":
+        roles = guess_outputs(graph.inputs, found, said)
+        outputs = [each.model_copy(update={"role": roles[each.name]}) for each in found]
+    else:
+        outputs = assign_outputs(options.task, graph.inputs, found, said)
     by_role = {each.role: each for each in (*graph.inputs, *outputs)}
     finished = replace(graph, outputs=tuple(outputs))
     text = None
     if options.task == "text-generation":
         text = _text(options, finished)
         finished = _sampled(finished)
+    name = "reconstruct" if "reconstruction" in by_role else GRAPH_NAMES.get(options.task, "forward")
+    graphs = both_graphs(finished) if finished.pair else {name: finished}
+    can = capabilities(options.task, by_role.keys())
+    if options.task in TASKS:  # scores are a capability once they are calibrated
+        can = tuple(each for each in able(list(by_role), decodes="decode" in graphs) if each != "score")
     return Draft(
         name=options.name,
         task=options.task,
         family=options.family,
-        capabilities=capabilities(options.task, by_role.keys()),
+        capabilities=can,
         description=options.description or f"{options.family} exported from {options.factory}",
         licence=options.licence,
         provenance=options.provenance(options.factory, run.parameters),
-        graphs={GRAPH_NAMES.get(options.task, "forward"): finished},
+        graphs=graphs,
         files={"tokenizer.json": options.tokenizer.read_bytes()} if text and options.tokenizer else {},
         text=text,
         image=_image(options, by_role, run),
@@ -183,19 +204,15 @@ def _image(options: Options, by_role: Mapping[str, Tensor], run: TorchRun) -> Im
     drawn = options.task == "image-generation"
     spec = by_role.get("output" if drawn else "input")
     sizes = [size for size in spec.shape[1:] if isinstance(size, int)] if spec else []
-    if (
-        options.task not in {"image-generation", "reconstruction"}
-        or len(sizes) != 3
-        or sizes[0] not in {1, 3, 4}
-    ):
+    if options.task not in {"image-generation", *TASKS} or len(sizes) != 3 or sizes[0] not in {1, 3, 4}:
         if drawn:
             raise DraftError(
                 "image generation needs an output [batch, 1 or 3 or 4, height, width] of fixed size"
             )
         return None
-    made = by_role["output" if drawn else "reconstruction"]
-    values = np.concatenate([np.ravel(case[made.name]) for case in run.outputs])
-    if values.min() < 0 or values.max() > 1:
+    made = by_role.get("output" if drawn else "reconstruction")
+    values = np.concatenate([np.ravel(case[made.name]) for case in run.outputs]) if made else np.zeros(1)
+    if made and (values.min() < 0 or values.max() > 1):
         raise DraftError(
             f"output {made.name!r} goes from {values.min():.3g} to {values.max():.3g}, "
             "where pictures have values in [0, 1]: scale them in the module"

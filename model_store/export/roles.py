@@ -69,6 +69,7 @@ def _never(_: Tensor) -> bool:
 
 _INPUT_GUESSES: Final[Mapping[Task, Mapping[str, Guess]]] = {
     "reconstruction": {"input": _floating, "noise": _never},
+    "anomaly-detection": {"input": _floating, "noise": _never},
     "image-generation": {"noise": _vector, "class_id": _label},
 }
 
@@ -136,7 +137,7 @@ def assign_inputs(
         raise DraftError(f"say what goes in: {example}, once per input of the module")
     done = _assign(option, tensors, said, NEEDED_INPUTS.get(task, ()), _INPUT_GUESSES.get(task, {}))
     unbatched = ", ".join(each.name for each in done if each.shape[:1] != ("batch",))
-    if task in {"reconstruction", "image-generation"} and unbatched:
+    if task in {"reconstruction", "anomaly-detection", "image-generation"} and unbatched:
         raise DraftError(f"rows are served together: the first dimension of {unbatched} must be `batch`")
     return done
 

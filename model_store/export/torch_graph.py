@@ -36,8 +36,9 @@ from model_store.export.cases import (
     random_cases,
     trace_example,
 )
-from model_store.export.draft import GraphDraft
+from model_store.export.draft import GraphDraft, Pair
 from model_store.export.errors import ExportError, GraphFailed
+from model_store.export.paired import Paired
 from model_store.export.sampled import controls, sample, unsampled
 from model_store.export.sampling import join
 from model_store.export.stored import round_weights, store_halves
@@ -72,6 +73,8 @@ class Entry(nn.Module):
 
 def named_outputs(result: object, names: Sequence[str]) -> dict[str, torch.Tensor]:
     """Name what a module returned: a mapping by its own keys, a sequence by `names` (`output`, `output_1`, ... if empty)."""
+    if isinstance(result, tuple) and hasattr(result, "_asdict"):  # named, and some of them not given
+        result = {name: value for name, value in result._asdict().items() if value is not None}
     if isinstance(result, Mapping):
         found = {str(name): value for name, value in result.items()}
     else:
@@ -131,6 +134,16 @@ def _state_dict(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise GraphFailed(f"{path.name} is no state dict: save `module.state_dict()` and use that")
     return loaded
+
+
+def join_pair(module: nn.Module, pair: Pair) -> nn.Module:
+    """An encoder and its decoder as one module. Raises GraphFailed where there is no such decoder."""
+    if ":" not in pair.decoder:
+        return Paired(Entry(module, pair.encode, ()), Entry(module, pair.decoder, ()), pair.latent)
+    decoder = build(pair.decoder)
+    if pair.weights:
+        load_weights(decoder, pair.weights)
+    return Paired(Entry(module, pair.encode, ()), Entry(decoder, "forward", ()), pair.latent)
 
 
 def run_case(entry: Entry, inputs: Sequence[Tensor], case: Case) -> dict[str, Array]:
@@ -225,6 +238,8 @@ def work(folder: Path, stage: Callable[[str], None], *, only_run: bool) -> None:
     if graph.stored == "float16":
         for each in {id(module): module, id(oracle): oracle}.values():
             round_weights(each)
+    if graph.pair:
+        module = oracle = join_pair(module, graph.pair)
     traced = unsampled(graph) if graph.sampled else graph
     names = [each.name for each in traced.outputs]
     stage("make example inputs")

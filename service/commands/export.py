@@ -21,12 +21,15 @@ from service.commands.export_options import (
     Attribution,
     BetasOption,
     Block,
+    CalibrationItems,
     CalibrationText,
     Cases,
     ClassName,
     Context,
     Data,
     DataLicence,
+    Decoder,
+    DecoderWeights,
     Description,
     DirectoryArgument,
     DirectoryPipeline,
@@ -93,6 +96,9 @@ def torch(  # noqa: PLR0917 - each argument is one option of the command
     class_name: ClassName = None,
     tokenizer: Tokenizer = None,
     context: Context = None,
+    decoder: Decoder = None,
+    decoder_weights: DecoderWeights = None,
+    calibration: CalibrationItems = None,
     description: Description = "",
     licence: Licence = NOT_STATED,
     data: Data = NOT_STATED,
@@ -108,12 +114,12 @@ def torch(  # noqa: PLR0917 - each argument is one option of the command
         factory, name, task, family, tuple(example or ()),
         weights=weights, method=method, inputs=tuple(input_roles or ()), outputs=tuple(output_roles or ()),
         sizes=tuple(size or ()), cases=cases, oracle=oracle, class_names=tuple(class_name or ()),
-        tokenizer=tokenizer, context=context, description=description, licence=licence,
-        data=data, data_licence=data_licence, attribution=attribution, home=home,
+        tokenizer=tokenizer, context=context, decoder=decoder, decoder_weights=decoder_weights, calibration=calibration,
+        description=description, licence=licence, data=data, data_licence=data_licence, attribution=attribution, home=home,
     )  # fmt: skip
 
     def work(address: str, steps: Steps) -> Manifest:
-        return publish(describe(options, steps), address, steps)
+        return publish(describe(options, steps), address, steps, calibration=calibration)
 
     run(store, work, "ONNX Runtime beside torch", "relative error")
 
@@ -211,6 +217,7 @@ def onnx(  # noqa: PLR0917 - each argument is one option of the command
     betas: BetasOption = "linear:0.0001:0.02",
     guidance: Guidance = 1.0,
     step_count: StepCount = 20,
+    calibration: CalibrationItems = None,
     store: StoreOption = None,
     description: Description = "",
     licence: Licence = NOT_STATED,
@@ -236,6 +243,7 @@ def onnx(  # noqa: PLR0917 - each argument is one option of the command
         options = ForeignOptions(
             name, task, tuple(mapping or ()), tokenizer, context,
             Pictures(tuple(class_name or ()), tuple(size or ()), betas, guidance, step_count),
+            calibration,
             description=description, licence=licence, data=data, data_licence=data_licence, attribution=attribution, home=home,
         )  # fmt: skip
         return export_graph(

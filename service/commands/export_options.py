@@ -186,3 +186,23 @@ Adapter: TypeAlias = Annotated[
         help="PEFT directory of a LoRA: merged into the weights, or with a name chosen by requests for model:name. May be repeated.",
     ),
 ]
+Decoder: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=GRAPH,
+        help="Decoder of an autoencoder whose --method encodes: another method, or MODULE:FACTORY.",
+    ),
+]
+DecoderWeights: TypeAlias = Annotated[
+    Path | None, typer.Option(rich_help_panel=GRAPH, help="Weights of a decoder that has its own factory.")
+]
+CalibrationItems: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration",
+        rich_help_panel=PACKAGE,
+        metavar="DATA.npz",
+        help="Items X that the model was not trained on, normal ones or with labels y (0 normal, 1 anomaly): the package scores "
+        "anomalies, by errors of reconstruction where it has no score of its own.",
+    ),
+]

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -95,12 +96,17 @@ def store_address(given: str | None) -> str:
     return address
 
 
-def publish(draft: Draft, address: str, steps: Steps) -> Manifest:
-    """`model_store.export.publish`, watched. ONNX Runtime is imported here: help and refusals need none of it."""
+def publish(draft: Draft, address: str, steps: Steps, calibration: Path | None = None) -> Manifest:
+    """`model_store.export.publish`, watched, with scores calibrated by a file of items, if there is one.
+
+    ONNX Runtime is imported here: help and refusals need none of it.
+    """
     set_environment({"ORT_DISABLE_TELEMETRY": "1"})  # before the import
+    from model_store.export.detectors import calibrated
     from model_store.export.publish import publish as export_and_publish
 
-    return export_and_publish(draft, address, steps.witness)
+    refine = calibrated(draft, calibration, steps.witness) if calibration else None
+    return export_and_publish(draft, address, steps.witness, refine)
 
 
 def parity_table(

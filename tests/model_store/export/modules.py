@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +32,37 @@ class Autoencoder(nn.Module):
         """Reconstruct; the mapping's order is not the declared one."""
         latent = self.encode(images)
         return {"latent": latent, "reconstruction": self.decode(latent)}
+
+
+class Decoder(nn.Module):
+    """The other half of `Autoencoder` as a module of its own."""
+
+    def __init__(self) -> None:
+        """Make one whose weights are those of the whole."""
+        super().__init__()
+        self.up = Autoencoder().up
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Map latents to images in [0, 1]."""
+        return torch.sigmoid(self.up(latent[:, :, None, None]))
+
+
+class Inferred(NamedTuple):
+    """What Anomalib's modules return."""
+
+    pred_score: Tensor | None = None
+    pred_label: Tensor | None = None
+    anomaly_map: Tensor | None = None
+    pred_mask: Tensor | None = None
+
+
+class Detector(nn.Module):
+    """Scores images [batch, 1, 8, 8] by their lightest pixel, as Anomalib's modules do."""
+
+    def forward(self, images: Tensor) -> Inferred:
+        """Return scores, labels and a map."""
+        score = images.amax(dim=(-2, -1))
+        return Inferred(pred_score=score, pred_label=score > 0.5, anomaly_map=images)
 
 
 class Recurrent(nn.Module):

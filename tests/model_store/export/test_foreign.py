@@ -186,7 +186,7 @@ def test_a_role_can_be_said() -> None:
     ("options", "complaint"),
     [
         (Options("No", "text-generation"), "is no package name"),
-        (Options("x", "reconstruction"), "not for reconstruction"),
+        (Options("x", "image-to-image"), "not for image-to-image"),
         (Options("x", "text-generation"), "needs --tokenizer"),
         (Options("x", "text-generation", ("a",), Path("t"), 8), "--map 'a' is not like name:role"),
     ],

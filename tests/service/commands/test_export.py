@@ -225,6 +225,42 @@ def test_a_pipeline_that_cannot_be_exported_is_one_sentence(
     assert len(errors.splitlines()) == 1
 
 
+def test_an_encoder_and_its_decoder_get_scores(tmp_path: Path) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (30, 8, 8), np.uint8)
+    np.savez(tmp_path / "normal.npz", X=pictures)
+
+    status, shown, errors = run(
+        f"{HERE}:Autoencoder", "--method", "encode", "--decoder", f"{HERE}:Decoder", "--name", "pair",
+        "--task", "reconstruction", "--family", "autoencoder", "--example", "images=float32[batch,1,8,8]:0..1",
+        "--calibration", str(tmp_path / "normal.npz"), "--store", str(tmp_path / "store"),
+    )  # fmt: skip
+
+    assert (status, errors) == (0, "")
+    assert re.search(r"errors +│ score\.ssim", shown)
+    manifest = Store(str(tmp_path / "store")).open("pair").manifest
+    assert manifest.capabilities == ("reconstruct", "score", "encode", "decode", "interpolate")
+    assert manifest.scoring is not None
+    assert manifest.scoring.default == "ssim"
+    assert set(manifest.graphs) == {"reconstruct", "decode"}
+
+
+def test_a_detector_of_anomalib_is_recognised(tmp_path: Path) -> None:
+    np.savez(tmp_path / "normal.npz", X=np.random.default_rng(0).uniform(0, 1, (30, 1, 8, 8)))
+    options = [
+        f"{HERE}:Detector", "--name", "seen", "--task", "anomaly-detection", "--family", "autoencoder",
+        "--example", "input=float32[batch,1,8,8]:0..1", "--store", str(tmp_path / "store"),
+    ]  # fmt: skip
+
+    status, _, errors = run(*options, "--calibration", str(tmp_path / "normal.npz"))
+
+    assert (status, errors) == (0, "")
+    manifest = Store(str(tmp_path / "store")).open("seen").manifest
+    assert manifest.capabilities == ("score",)
+    assert {each.role for each in manifest.graphs["score"].outputs} == {"score.anomaly", "error_map"}
+    status, _, errors = run(*options)
+    assert (status, errors[:42]) == (1, "✗ anomaly scores need a calibration: --cal")
+
+
 def test_without_torch_the_command_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

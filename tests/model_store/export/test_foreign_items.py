@@ -1,0 +1,192 @@
+"""Graphs made elsewhere that score or redraw items: Anomalib's, autoencoders, and what cannot be told."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from deployments.messages import Score, TensorItem
+from deployments.reconstruction.tasks import Autoencoding
+from model_store.export.errors import DraftError, ParityError
+from model_store.export.foreign import Options, export_graph
+from model_store.imaging import Image
+from model_store.manifest import Manifest
+from model_store.session import Device, open_graph
+from model_store.store import Store
+from tests.model_store.export.test_redrawn import halver, items
+
+Ends = list[tuple[str, list[int | str | None]]]
+
+
+def graph_of(
+    folder: Path, nodes: list[onnx.NodeProto], inputs: Ends, outputs: Ends, **constants: Any
+) -> Path:
+    """A file as PyTorch's older exporter writes it: opset 14, names of its own for what varies."""
+    kinds = {"pred_label": TensorProto.BOOL, "pred_mask": TensorProto.BOOL}
+    ends = [
+        [
+            helper.make_tensor_value_info(name, kinds.get(name, TensorProto.FLOAT), shape)
+            for name, shape in side
+        ]
+        for side in (inputs, outputs)
+    ]
+    made = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "main_graph", ends[0], ends[1], made)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8),
+        folder / "model.onnx",
+    )
+    return folder / "model.onnx"
+
+
+def anomalib(folder: Path) -> Path:
+    """What Anomalib 2 exports without a fixed size: four outputs, normalised around 0.5."""
+    nodes = [
+        helper.make_node("ReduceMean", ["input"], ["anomaly_map"], axes=[1], keepdims=1),
+        helper.make_node("ReduceMax", ["anomaly_map"], ["pred_score"], axes=[2, 3], keepdims=0),
+        helper.make_node("Greater", ["pred_score", "half"], ["pred_label"]),
+        helper.make_node("Greater", ["anomaly_map", "half"], ["pred_mask"]),
+    ]
+    shape: list[int | str | None] = ["batch_size", 1, "height", "width"]
+    outputs: Ends = [
+        ("pred_score", ["s", 1]), ("pred_label", ["l", 1]), ("anomaly_map", shape), ("pred_mask", shape)
+    ]  # fmt: skip
+    inputs: Ends = [("input", ["batch_size", 3, "height", "width"])]
+    return graph_of(folder, nodes, inputs, outputs, half=np.float32(0.5))
+
+
+def normal(folder: Path, *shape: int, count: int = 20, **arrays: Any) -> Path:
+    np.savez(folder / "data.npz", X=items(count, *shape), **arrays)
+    return folder / "data.npz"
+
+
+def exported(
+    file: Path, calibration: Path | None, *mapping: str, task: str = "anomaly-detection"
+) -> tuple[Manifest, dict[str, tuple[str, str]]]:
+    shown: dict[str, tuple[str, str]] = {}
+    options = Options("made", task, mapping, calibration=calibration)  # type: ignore[arg-type]  # one of the two
+    return export_graph(file, str(file.parent / "store"), options, show=shown.update), shown
+
+
+def test_anomalib_is_recognised(tmp_path: Path) -> None:
+    manifest, shown = exported(anomalib(tmp_path), normal(tmp_path, 3, 8, 12))
+
+    assert shown["pred_score"] == ("FLOAT[s, 1]", "score.anomaly")
+    assert shown["anomaly_map"][1] == "error_map"
+    assert (manifest.task, manifest.capabilities) == ("anomaly-detection", ("score",))
+    assert manifest.image == Image(channels=3, height=8, width=12)
+    assert {each.role: each.shape for each in manifest.graphs["score"].outputs} == {
+        "score.anomaly": ("batch",),
+        "error_map": ("batch", 1, 8, 12),
+    }
+    drawn = items(3, 3, 8, 12)
+    session = open_graph(Store(str(tmp_path / "store")).open("made"), "score", device=Device("cpu"))
+    names = {each.role: each.name for each in manifest.graphs["score"].outputs}
+    [scores] = session.run({"input": drawn}, [names["score.anomaly"]])
+    np.testing.assert_allclose(scores, drawn.mean(1).max((1, 2)), rtol=1e-6)
+    assert manifest.scoring is not None
+    kept = manifest.scoring.calibrations["anomaly"]
+    assert kept.threshold == pytest.approx(
+        np.quantile(items(20, 3, 8, 12).mean(1).max((1, 2)), 0.99), rel=1e-5
+    )
+
+
+def test_a_server_finds_its_scores(tmp_path: Path) -> None:
+    manifest, _ = exported(anomalib(tmp_path), normal(tmp_path, 3, 8, 12))
+    item = TensorItem(items(1, 3, 8, 12)[0].tobytes(), (3, 8, 12))
+    [task] = Autoencoding(manifest, {"anomaly": None}).score(Score("made", (item,), map=True))  # type: ignore[dict-item]  # not asked for
+    assert task.graph == "score"
+
+
+def test_an_autoencoder_gets_scores(tmp_path: Path) -> None:
+    onnx.save(halver(("n", 1, 8, 8)), tmp_path / "model.onnx")
+    labels = np.arange(20) >= 15
+
+    manifest, shown = exported(tmp_path / "model.onnx", normal(tmp_path, 1, 8, 8, y=labels))
+
+    assert shown["y"][1] == "reconstruction"
+    assert (manifest.task, manifest.capabilities) == ("reconstruction", ("reconstruct", "score"))
+    assert manifest.scoring is not None
+    assert manifest.scoring.default == "ssim"
+    assert set(manifest.scoring.calibrations) == {"ssim", "l1", "l2"}
+    assert manifest.scoring.calibrations["l1"].data == "normal items of data.npz, given at export (15)"
+    assert set(manifest.quality) == {"auroc.ssim", "auroc.l1", "auroc.l2"}
+    open_graph(Store(str(tmp_path / "store")).open("made"), "reconstruct", device=Device("cpu"))
+
+
+def test_without_items_an_autoencoder_only_redraws(tmp_path: Path) -> None:
+    onnx.save(halver(("n", 5)), tmp_path / "model.onnx")
+    manifest, _ = exported(tmp_path / "model.onnx", None, task="reconstruction")
+    assert (manifest.capabilities, manifest.scoring) == (("reconstruct",), None)
+
+
+def test_a_role_is_taken_as_it_is_said(tmp_path: Path) -> None:
+    node = helper.make_node("MatMul", ["x", "w"], ["a"])
+    other = helper.make_node("MatMul", ["x", "v"], ["b"])
+    constants = {"w": np.ones(5, np.float32), "v": np.ones((5, 2), np.float32)}
+    file = graph_of(tmp_path, [node, other], [("x", ["n", 5])], [("a", ["n"]), ("b", ["n", 2])], **constants)
+
+    manifest, shown = exported(file, normal(tmp_path, 5), "a:score.sum", "b:latent")
+
+    assert shown["a"][1] == "score.sum"
+    assert manifest.capabilities == ("score", "encode")
+
+
+# -- what is refused ------------------------------------------------------------------------------------------------
+
+
+def test_scores_without_normal_items_are_refused_with_advice(tmp_path: Path) -> None:
+    with pytest.raises(DraftError, match=r"need a calibration: --calibration data\.npz"):
+        exported(file_of(tmp_path, ["n", 5], ["n"]), None)
+
+
+def file_of(folder: Path, shape: list[int | str | None], out: list[int | str | None]) -> Path:
+    """Row sums, or of two dimensions their pairs."""
+    weights = np.ones((5, *[size for size in out[1:] if isinstance(size, int)]), np.float32)
+    return graph_of(
+        folder, [helper.make_node("MatMul", ["x", "w"], ["a"])], [("x", shape)], [("a", out)], w=weights
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "out", "mapping", "complaint"),
+    [
+        (
+            ["n", 5],
+            ["n", 3],
+            (),
+            r"among in x float32\[batch, 5\]; out a float32\[batch, 3\]: say which it is, as a:score",
+        ),
+        ([1, 5], [1], (), r"x FLOAT\[1, 5\]: items are float32 and come in batches"),
+        (["n", 5], ["n"], ("b:score.x",), "--map names b; there are x, a"),
+        (["n", "k"], ["n"], (), "sizes vary: --calibration"),
+    ],
+)
+def test_what_cannot_be_told_is_asked_for(
+    shape: list[int | str | None],
+    out: list[int | str | None],
+    mapping: tuple[str, ...],
+    complaint: str,
+    tmp_path: Path,
+) -> None:
+    items_file = None if "k" in shape else normal(tmp_path, 5)
+    with pytest.raises(DraftError, match=complaint):
+        exported(file_of(tmp_path, shape, out), items_file, *mapping)
+    assert not (tmp_path / "store").exists()
+
+
+def test_items_of_another_shape_are_refused(tmp_path: Path) -> None:
+    with pytest.raises((DraftError, ParityError), match=r"items of shape \[4\], the model takes \[5\]"):
+        exported(file_of(tmp_path, ["n", 5], ["n"]), normal(tmp_path, 4))
+
+
+def test_rows_that_look_at_each_other_are_refused(tmp_path: Path) -> None:
+    node = helper.make_node("ReduceMean", ["x"], ["m"], axes=[0], keepdims=1)
+    file = graph_of(
+        tmp_path, [node, helper.make_node("Sub", ["x", "m"], ["y"])], [("x", ["n", 5])], [("y", ["n", 5])]
+    )
+    with pytest.raises(ParityError, match="rows depend on each other"):
+        exported(file, normal(tmp_path, 5))
