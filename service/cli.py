@@ -11,6 +11,7 @@ COMMANDS: Final = {
     "serve": ("service.commands.serve", "serve", "Serve packages over HTTP on this machine."),
     "models": ("service.commands.models", "app", "List, show, verify, pull and push packages."),
     "export": ("service.commands.export", "app", "Turn a trained model into a package."),
+    "fit": ("service.commands.fit", "app", "Fit a classical anomaly detector to arrays and publish it."),
     "train": ("service.commands.train", "train", "Train a reference model and publish its package."),
     "loadtest": (
         "service.commands.loadtest",

@@ -124,6 +124,7 @@ ERRORS: dict[int, dict[str, str]] = {
 _SUBCOMMANDS = {
     "models": ("list", "show", "verify", "pull", "push"),
     "export": ("torch", "hf", "diffusers", "onnx"),
+    "fit": ("pca", "knn", "mahalanobis"),
 }
 
 

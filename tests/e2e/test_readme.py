@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import requests
 from PIL import Image
@@ -146,3 +147,18 @@ def test_a_pipeline_is_exported_as_the_readme_says(tmp_path: Path) -> None:
     assert "! DDPMScheduler is not served: the solver ddim stands in for it" in done.stdout
     assert "The package beside diffusers" in done.stdout
     assert (tmp_path / "packages" / "my-painter" / "1" / "model.json").is_file()
+
+
+def test_detectors_are_fitted_as_the_readme_says(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "bearings.npz",
+        X=generator.standard_normal((200, 12)) @ generator.standard_normal((12, 12)),
+        y=np.arange(200) >= 190,
+    )
+    [fits] = blocks("sh", "atelier fit")
+    command = fits.replace("atelier ", f"{Path(sys.executable).with_name('atelier')} ")
+    done = subprocess.run(["bash", "-ec", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = {"bearings-pca", "bearings-knn", "bearings-far"}
+    assert {each.name for each in (tmp_path / "packages").iterdir() if not each.name.startswith(".")} >= names
