@@ -1,0 +1,124 @@
+"""How well scores tell anomalies from normal items. Knows no model: scores and labels in, figures and curves out."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import metrics
+
+from deployments.evaluation.estimates import Sampling, Statistic, Weights, estimate, mean
+from deployments.evaluation.record import Curve, Figure, Plot
+
+_POINTS = 200  # of a curve on the page
+_BINS = 40
+
+
+class Ranked:
+    """Scores in falling order beside their labels, sorted once for every way to weigh them. Equal scores are one threshold."""
+
+    def __init__(self, scores: NDArray[np.floating], labels: NDArray[np.bool_]) -> None:
+        self._order = np.argsort(-scores, kind="stable")
+        ordered = scores[self._order]
+        self._ends = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
+        self._labels = labels[self._order].astype(np.float64)
+
+    def counts(self, weights: Weights) -> tuple[Weights, Weights]:
+        """Anomalies and normal items at or above each threshold."""
+        ordered = weights[self._order]
+        return (ordered * self._labels).cumsum()[self._ends], (ordered * (1 - self._labels)).cumsum()[self._ends]
+
+    def auroc(self, weights: Weights) -> float:
+        """Area under the ROC curve."""
+        found, false = self.counts(weights)
+        area = np.trapezoid(np.append(0, found), np.append(0, false))
+        return float(area / (found[-1] * false[-1]))
+
+    def average_precision(self, weights: Weights) -> float:
+        """Precision at each threshold, weighted by the recall that it adds."""
+        found, false = self.counts(weights)
+        precision = found / np.maximum(found + false, 1e-12)
+        return float((np.diff(found, prepend=0) * precision).sum() / found[-1])
+
+    def best_f1(self, weights: Weights) -> float:
+        """F1 at the best of all thresholds."""
+        found, false = self.counts(weights)
+        return float((2 * found / (found + false + found[-1])).max())
+
+
+def detection(
+    name: str, scores: NDArray[np.float32], labels: NDArray[np.bool_], threshold: float | None, key: str
+) -> dict[str, Figure]:
+    """AUROC, AUPR and F1 of one score; `labels` are true for anomalies, of which there are some, as of normal items."""
+    sampling, ranked = Sampling(key, labels.astype(np.int64)), Ranked(scores, labels)
+    share = labels.mean()
+    figures: dict[str, tuple[Statistic, str]] = {
+        "auroc": (ranked.auroc, "probability that an anomaly scores above a normal item"),
+        "aupr": (ranked.average_precision, f"average precision; guessing has {share:.3g}, the share of anomalies"),
+        "best_f1": (ranked.best_f1, "F1 at the threshold that is best on this very data"),
+    }
+    if threshold is not None:
+        figures["f1"] = (_f1(scores > threshold, labels), "F1 at the package's own threshold")
+    made = {
+        f"{kind}.{name}": estimate(statistic, sampling, better=True, about=about)
+        for kind, (statistic, about) in figures.items()
+    }
+    if threshold is not None:
+        normal = scores[~labels] > threshold
+        made[f"false_alarms.{name}"] = estimate(
+            mean(normal),
+            Sampling.of(f"{key}:normal", len(normal)),
+            better=False,
+            about="share of normal items above the package's own threshold",
+        )
+    return made
+
+
+def _f1(found: NDArray[np.bool_], labels: NDArray[np.bool_]) -> Statistic:
+    hits, positives = (found & labels).astype(np.float64), found.astype(np.float64) + labels
+    return lambda weights: float(2 * weights @ hits / (weights @ positives))
+
+
+def curves(scores: Mapping[str, NDArray[np.float32]], labels: NDArray[np.bool_]) -> list[Plot]:
+    """ROC and precision-recall curves of all scores."""
+    roc, pr = [], []
+    for name, values in scores.items():
+        false, true, _ = metrics.roc_curve(labels, values)
+        precision, recall, _ = metrics.precision_recall_curve(labels, values)
+        roc.append(thinned(name, false, true))
+        pr.append(thinned(name, recall[::-1], precision[::-1]))
+    return [
+        Plot(
+            title="ROC",
+            x="false positive rate",
+            y="true positive rate",
+            curves=tuple(roc),
+            unit_square=True,
+            diagonal=True,
+        ),
+        Plot(title="Precision and recall", x="recall", y="precision", curves=tuple(pr), unit_square=True),
+    ]
+
+
+def thinned(name: str, x: NDArray[np.floating], y: NDArray[np.floating]) -> Curve:
+    """A curve of no more points than a page shows; x ascending."""
+    if len(x) > _POINTS:
+        even = np.searchsorted(x, np.linspace(x[0], x[-1], _POINTS // 2))
+        chosen = np.unique([0, *even, *np.linspace(0, len(x) - 1, _POINTS // 2).astype(int), len(x) - 1])
+        x, y = x[chosen], y[chosen]
+    return Curve(name=name, x=tuple(round(float(each), 5) for each in x), y=tuple(round(float(each), 5) for each in y))
+
+
+def histogram(title: str, x: str, groups: Mapping[str, NDArray[np.generic]], marks: dict[str, float]) -> Plot:
+    """How the values of each group are distributed, as shares of it; all but the outermost half percent of either side."""
+    values = np.concatenate([each.astype(np.float64) for each in groups.values()])
+    low, high = np.percentile(values, (0.5, 99.5))
+    if high <= low:
+        low, high = low - 0.5, high + 0.5
+    inside = {name: mark for name, mark in marks.items() if low <= mark <= high}
+    made = []
+    for name, each in groups.items():
+        counts, edges = np.histogram(each.astype(np.float64).clip(low, high), _BINS, (low, high))
+        shares = counts / max(len(each), 1)
+        xs, ys = np.repeat(edges, 2), np.concatenate([[0], np.repeat(shares, 2), [0]])
+        made.append(Curve(name=name, x=tuple(xs.tolist()), y=tuple(np.round(ys, 5).tolist())))
+    return Plot(title=title, x=x, y="share of items", curves=tuple(made), kind="area", marks=inside)

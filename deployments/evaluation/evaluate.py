@@ -1,0 +1,154 @@
+"""One evaluation from beginning to end: which parts fit a package, and what they found, as a record and samples."""
+
+import asyncio
+import os
+import platform
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from deployments.config import HostConfig
+from deployments.errors import ServingError
+from deployments.evaluation.data import read_items
+from deployments.evaluation.drawings import compare, evaluate_drawings
+from deployments.evaluation.errors import EvaluationError
+from deployments.evaluation.items import evaluate_items, item_shape
+from deployments.evaluation.record import Data, Evaluation, Model
+from deployments.evaluation.shown import Found, Progress
+from deployments.evaluation.text_data import read_texts
+from deployments.evaluation.texts import Asked, evaluate_texts
+from deployments.metrics import Metrics
+from deployments.model import open_model
+from deployments.studio import Studio
+from model_store.manifest import Manifest
+from model_store.package import Package
+from model_store.session import choose_device
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to evaluate a package with."""
+
+    data: Path
+    features: Package | None = None  # the net whose latents drawings are compared in
+    limit: int | None = None  # most items of the data
+    samples: int = 1000  # pictures to draw, or documents to continue
+    max_tokens: int = 128
+    seed: int = 0
+    device: str = "auto"
+
+
+def evaluate(package: Package, plan: Plan, progress: Progress) -> tuple[Evaluation, Found]:
+    """Measure a package. Raises EvaluationError, PackageError."""
+    began = time.perf_counter()
+    manifest = package.manifest
+    if not plan.data.exists():
+        raise EvaluationError(f"there is no {plan.data}")
+    try:
+        data, found = _measure(package, plan, progress)
+    except ServingError as error:
+        raise EvaluationError(f"the model refuses the data: {error}") from error
+    settings = {"seed": str(plan.seed), "device": str(choose_device(plan.device))}
+    settings |= {"limit": str(plan.limit)} if plan.limit else {}
+    if plan.features:
+        settings["features"] = f"{plan.features.manifest.name}:{plan.features.manifest.version}"
+    record = Evaluation(
+        created=datetime.now(UTC).replace(microsecond=0),
+        seconds=round(time.perf_counter() - began, 1),
+        model=Model(**{name: getattr(manifest, name) for name in Model.model_fields}),
+        data=data,
+        settings=settings,
+        environment=_environment(),
+        figures=found.figures,
+        plots=tuple(found.plots),
+    )
+    return record, found
+
+
+def _measure(package: Package, plan: Plan, progress: Progress) -> tuple[Data, Found]:
+    manifest = package.manifest
+    if manifest.text:
+        return _texts(package, plan, progress)
+    found, data = Found(), None
+    shape = item_shape(manifest)
+    device = choose_device(plan.device)
+    progress("Reading the data", 0, 0)
+    if shape:
+        items, data = read_items(plan.data, shape, manifest.image, plan.limit)
+        found.add(evaluate_items(package, items, data.digest, device, progress))
+    if "generate_image" in manifest.capabilities:
+        data = _drawings(package, plan, found, progress) or data
+    if data is None:
+        raise EvaluationError(_nothing(manifest))
+    return data, found
+
+
+def _texts(package: Package, plan: Plan, progress: Progress) -> tuple[Data, Found]:
+    texts, data = read_texts(plan.data, plan.limit)
+    asked = Asked(plan.max_tokens, min(plan.samples, 64), plan.seed)
+
+    async def run(studio: Studio) -> Found:
+        return await evaluate_texts(studio, package.manifest, texts, asked, data.digest, progress)
+
+    with closing(_studio(package, plan)) as studio:
+        return data, asyncio.run(run(studio))
+
+
+def _drawings(package: Package, plan: Plan, found: Found, progress: Progress) -> Data | None:
+    """Add what can be said of what is drawn. The data is that which the feature net reads."""
+    if plan.features is None:
+        return None
+    net = plan.features
+    shape = item_shape(net.manifest)
+    if shape is None:
+        raise EvaluationError(f"{net.manifest.name} reads no pictures: no feature net")
+    real, data = read_items(plan.data, shape, net.manifest.image, plan.limit)
+
+    async def run(studio: Studio) -> list[bytes]:
+        pictures, drawn = await evaluate_drawings(studio, package.manifest, plan.samples, plan.seed, progress)
+        found.add(drawn)
+        return pictures
+
+    with closing(_studio(package, plan)) as studio:
+        pictures = asyncio.run(run(studio))
+    found.figures |= compare(pictures, real, net, data.digest, choose_device(plan.device), progress)
+    return data
+
+
+def _studio(package: Package, plan: Plan) -> Studio:
+    metrics = Metrics(CollectorRegistry())
+    device = choose_device(plan.device)
+    return Studio([open_model(package, HostConfig(), device, metrics)], metrics)
+
+
+def _nothing(manifest: Manifest) -> str:
+    if "generate_image" in manifest.capabilities:
+        return "what is drawn is compared in the features of another package: name one with --features"
+    return f"there is no evaluation yet for {manifest.task} by {manifest.family}"
+
+
+def _environment() -> dict[str, str]:
+    """What decides how fast it was, and with which versions."""
+    runtime = "onnxruntime-gpu" if platform.machine() == "x86_64" and platform.system() == "Linux" else "onnxruntime"
+    return {
+        "atelier": version("atelier"),
+        "onnxruntime": version(runtime),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+    }
+
+
+def _processor() -> str:
+    """The processor's own name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

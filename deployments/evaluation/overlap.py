@@ -1,0 +1,117 @@
+"""How the features of made items lie among those of real ones: Frechet distance, nearest neighbours, Vendi. Knows no model.
+
+Figures of different feature nets cannot be compared, nor Frechet distances of different numbers of items.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import pairwise_distances
+
+from deployments.evaluation.estimates import Sampling, Weights, estimate, mean
+from deployments.evaluation.record import Figure
+
+Features = NDArray[np.float64]  # [items, width]
+
+NEIGHBOURS: Final = 5
+_COMPARED: Final = 5_000  # of either kind, every pair of which has a distance
+_REPLICATES: Final = 100  # of what takes an eigendecomposition
+
+
+def overlap(real: Features, made: Features, net: str, key: str) -> dict[str, Figure]:
+    """Every figure of this page, for at least `NEIGHBOURS` + 1 items of either kind."""
+    both = np.concatenate([real, made])
+    sampling = Sampling(f"{key}:{net}:{len(made)}", np.repeat([0, 1], [len(real), len(made)]))
+    count, of_net = len(real), f"in the features of {net}"
+
+    def distance(weights: Weights) -> float:
+        return frechet(_moments(real, weights[:count]), _moments(made, weights[count:]))
+
+    def variety(weights: Weights) -> float:
+        return vendi(both[count:], weights[count:])
+
+    figures = {
+        "frechet": estimate(
+            distance,
+            sampling,
+            better=False,
+            about=f"Frechet distance to the data {of_net}",
+            replicates=_REPLICATES,
+            centred=True,
+            bounds=(0, np.inf),
+        )
+    }
+    figures |= _neighbours(real[:_COMPARED], made[:_COMPARED], sampling.key, of_net)
+    figures["vendi"] = estimate(
+        variety,
+        sampling,
+        better=True,
+        about=f"effective number of different pictures {of_net}; the data has {vendi(real, np.ones(count)):.3g}",
+        replicates=_REPLICATES,
+        centred=True,
+        bounds=(1, np.inf),
+    )
+    return figures
+
+
+def _neighbours(real: Features, made: Features, key: str, of_net: str) -> dict[str, Figure]:
+    """Precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020).
+
+    Each is a mean over items. The balls stay those of all items when items are drawn again.
+    """
+    distances = pairwise_distances(real, made)
+    real_radius, made_radius = _radii(real), _radii(made)
+    inside = distances <= real_radius[:, None]
+    found = {
+        "precision": (inside.any(0), "share of what is made that lies among the data"),
+        "recall": ((distances <= made_radius).any(1), "share of the data that lies among what is made"),
+        "density": (inside.sum(0) / NEIGHBOURS, "how densely the data lies around what is made; 1 as among itself"),
+        "coverage": (distances.min(1) <= real_radius, "share of the data with something made nearby"),
+    }
+    return {
+        name: estimate(
+            mean(values), Sampling.of(f"{key}:{len(values)}", len(values)), better=True, about=f"{about}, {of_net}"
+        )
+        for name, (values, about) in found.items()
+    }
+
+
+def _radii(features: Features) -> Features:
+    """Distance of each item to its k-th nearest other one."""
+    radii: Features = np.partition(pairwise_distances(features), NEIGHBOURS, axis=1)[:, NEIGHBOURS]
+    return radii
+
+
+def _moments(features: Features, weights: Weights) -> tuple[Features, Features]:
+    """Mean and covariance."""
+    total = weights.sum()
+    average = weights @ features / total
+    centred = features - average
+    return average, (centred.T * weights) @ centred / (total - 1)
+
+
+def frechet(a: tuple[Features, Features], b: tuple[Features, Features]) -> float:
+    """|mean difference|^2 + tr(A + B - 2 (A B)^1/2) of two normal distributions, as (mean, covariance)."""
+    root = _root(a[1])
+    # The trace of (A B)^1/2 is that of (A^1/2 B A^1/2)^1/2, which is symmetric.
+    shared = np.sqrt(np.linalg.eigvalsh(root @ b[1] @ root).clip(0)).sum()
+    return float(np.square(a[0] - b[0]).sum() + np.trace(a[1]) + np.trace(b[1]) - 2 * shared)
+
+
+def _root(covariance: Features) -> Features:
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors * np.sqrt(values.clip(0)) @ vectors.T
+
+
+def vendi(features: Features, weights: Weights) -> float:
+    """exp of the entropy of the kernel's eigenvalues (Friedman and Dieng 2023), the kernel being the cosine.
+
+    1 where all are alike, at most the number of items, and of dimensions: the Gram matrix has the eigenvalues of F F^T / n.
+    """
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    units = features / np.maximum(lengths, 1e-12)
+    values = np.linalg.eigvalsh((units.T * weights) @ units / weights.sum())
+    values = values[values > 1e-12]
+    values /= values.sum()
+    return float(np.exp(-(values * np.log(values)).sum()))
