@@ -13,6 +13,8 @@ COMMANDS: Final = {
     "export": ("service.commands.export", "app", "Turn a trained model into a package."),
     "fit": ("service.commands.fit", "app", "Fit a classical anomaly detector to arrays and publish it."),
     "train": ("service.commands.train", "train", "Train a reference model and publish its package."),
+    "evaluate": ("service.commands.evaluate", "evaluate", "Measure a package on held-out data."),
+    "compare": ("service.commands.evaluate", "compare", "Show two evaluations side by side."),
     "loadtest": (
         "service.commands.loadtest",
         "loadtest",

@@ -1,10 +1,10 @@
 """Reads held-out items: folders of pictures, `.npz` files. Nothing is downloaded.
 
-    pictures/*.png                                    pictures
-    pictures/<class>/*.png                            pictures in groups
-    [test/]good/*.png, [test/]<defect>/*.png          normal items and anomalies, with masks if there are
-        ground_truth/<defect>/<picture>_mask.png      (MVTec AD's layout)
-    file.npz   X [items, ...], y [items] (0 is normal, anything else is not), masks [items, height, width]
+pictures/*.png                                    pictures
+pictures/<class>/*.png                            pictures in groups
+[test/]good/*.png, [test/]<defect>/*.png          normal items and anomalies, with masks if there are
+    ground_truth/<defect>/<picture>_mask.png      (MVTec AD's layout)
+file.npz   X [items, ...], y [items] (0 is normal, anything else is not), masks [items, height, width]
 """
 
 import hashlib
@@ -48,7 +48,9 @@ class Items:
     masks: Mask | None = None  # [items, height, width], true in defects
 
 
-def read_items(path: Path, shape: Sequence[int], image: Image | None, limit: int | None) -> tuple[Items, Data]:
+def read_items(
+    path: Path, shape: Sequence[int], image: Image | None, limit: int | None
+) -> tuple[Items, Data]:
     """Items for a model that takes `shape`. Of more than `limit` of them, a fixed choice. Raises EvaluationError."""
     if path.suffix == ".npz":
         return _arrays(path, shape, image, limit)
@@ -56,7 +58,7 @@ def read_items(path: Path, shape: Sequence[int], image: Image | None, limit: int
         raise EvaluationError(f"{path} is neither a folder of pictures nor an .npz file")
     if image is None:
         raise EvaluationError("this model takes numbers, not pictures: give an .npz file")
-    return _folder(path, shape, image, limit)
+    return _folder(path, shape, limit)
 
 
 def chosen(count: int, limit: int | None) -> list[int]:
@@ -77,10 +79,12 @@ def digest(contents: Iterable[bytes], limit: int | None) -> str:
 # -- folders ------------------------------------------------------------------------------------------------------------
 
 
-def _folder(path: Path, shape: Sequence[int], image: Image, limit: int | None) -> tuple[Items, Data]:
+def _folder(path: Path, shape: Sequence[int], limit: int | None) -> tuple[Items, Data]:
     root = path / _TEST if (path / _TEST).is_dir() else path
     masks = root.parent / _MASKS if (root.parent / _MASKS).is_dir() else root / _MASKS
-    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in PICTURES and masks not in file.parents)
+    files = sorted(
+        file for file in root.rglob("*") if file.suffix.lower() in PICTURES and masks not in file.parents
+    )
     files = [files[place] for place in chosen(len(files), limit)]
     if not files:
         raise EvaluationError(f"there are no pictures in {path}")
@@ -145,7 +149,10 @@ def _arrays(path: Path, shape: Sequence[int], image: Image | None, limit: int | 
     arrays = {name: each[places] for name, each in arrays.items()}
     values = _shaped(path, arrays["X"], shape, image)
     labels = arrays["y"].reshape(len(values)) != 0 if "y" in arrays else None
-    groups = tuple("" if labels is None else "anomaly" if each else GOOD for each in (labels if labels is not None else [0] * len(values)))
+    groups = tuple(
+        "" if labels is None else "anomaly" if each else GOOD
+        for each in (labels if labels is not None else [0] * len(values))
+    )
     masks = arrays["masks"].reshape(len(values), *shape[-2:]) > 0 if "masks" in arrays else None
     return Items(values, groups, labels, masks), _described(path, digest([raw], limit), groups)
 
@@ -163,7 +170,9 @@ def _shaped(path: Path, values: NDArray[np.generic], shape: Sequence[int], image
         numbers = np.moveaxis(numbers, -1, 1)
     numbers = np.ascontiguousarray(numbers).reshape(len(values), *shape)
     if not np.isfinite(numbers).all():
-        raise EvaluationError(f"item {int(np.argmax(~np.isfinite(numbers.reshape(len(values), -1)).all(1)))} of {path} is not finite")
+        raise EvaluationError(
+            f"item {int(np.argmax(~np.isfinite(numbers.reshape(len(values), -1)).all(1)))} of {path} is not finite"
+        )
     return numbers
 
 

@@ -25,7 +25,9 @@ class Ranked:
     def counts(self, weights: Weights) -> tuple[Weights, Weights]:
         """Anomalies and normal items at or above each threshold."""
         ordered = weights[self._order]
-        return (ordered * self._labels).cumsum()[self._ends], (ordered * (1 - self._labels)).cumsum()[self._ends]
+        return (ordered * self._labels).cumsum()[self._ends], (ordered * (1 - self._labels)).cumsum()[
+            self._ends
+        ]
 
     def auroc(self, weights: Weights) -> float:
         """Area under the ROC curve."""
@@ -53,7 +55,10 @@ def detection(
     share = labels.mean()
     figures: dict[str, tuple[Statistic, str]] = {
         "auroc": (ranked.auroc, "probability that an anomaly scores above a normal item"),
-        "aupr": (ranked.average_precision, f"average precision; guessing has {share:.3g}, the share of anomalies"),
+        "aupr": (
+            ranked.average_precision,
+            f"average precision; guessing has {share:.3g}, the share of anomalies",
+        ),
         "best_f1": (ranked.best_f1, "F1 at the threshold that is best on this very data"),
     }
     if threshold is not None:
@@ -105,7 +110,9 @@ def thinned(name: str, x: NDArray[np.floating], y: NDArray[np.floating]) -> Curv
         even = np.searchsorted(x, np.linspace(x[0], x[-1], _POINTS // 2))
         chosen = np.unique([0, *even, *np.linspace(0, len(x) - 1, _POINTS // 2).astype(int), len(x) - 1])
         x, y = x[chosen], y[chosen]
-    return Curve(name=name, x=tuple(round(float(each), 5) for each in x), y=tuple(round(float(each), 5) for each in y))
+    return Curve(
+        name=name, x=tuple(round(float(each), 5) for each in x), y=tuple(round(float(each), 5) for each in y)
+    )
 
 
 def histogram(title: str, x: str, groups: Mapping[str, NDArray[np.generic]], marks: dict[str, float]) -> Plot:

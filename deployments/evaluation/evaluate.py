@@ -134,7 +134,11 @@ def _nothing(manifest: Manifest) -> str:
 
 def _environment() -> dict[str, str]:
     """What decides how fast it was, and with which versions."""
-    runtime = "onnxruntime-gpu" if platform.machine() == "x86_64" and platform.system() == "Linux" else "onnxruntime"
+    runtime = (
+        "onnxruntime-gpu"
+        if platform.machine() == "x86_64" and platform.system() == "Linux"
+        else "onnxruntime"
+    )
     return {
         "atelier": version("atelier"),
         "onnxruntime": version(runtime),
@@ -151,4 +155,7 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )

@@ -91,7 +91,10 @@ def evaluate_items(package: Package, items: Items, key: str, device: Device, pro
     """Everything that can be said of a model that reads items."""
     manifest, found = package.manifest, Found()
     scores = [
-        each.role for graph in manifest.graphs.values() for each in graph.outputs if each.role.startswith(_PREFIX)
+        each.role
+        for graph in manifest.graphs.values()
+        for each in graph.outputs
+        if each.role.startswith(_PREFIX)
     ]
     outputs = run_items(package, items.values, [*scores, "reconstruction", "error_map"], device, progress)
     redrawn = outputs.get("reconstruction")
@@ -147,7 +150,9 @@ def _scores(manifest: Manifest, named: Outputs, items: Items, key: str) -> Found
 
 def _redrawn(manifest: Manifest, items: Items, redrawn: NDArray[np.float32], key: str) -> Found:
     """Of normal items only, where labels tell them: a good model redraws no anomaly."""
-    normal = ~items.labels if _has_both(items.labels) and items.labels is not None else np.ones(len(redrawn), bool)
+    normal = (
+        ~items.labels if _has_both(items.labels) and items.labels is not None else np.ones(len(redrawn), bool)
+    )
     original, made = items.values[normal], redrawn[normal]
     sampling = Sampling.of(f"{key}:redrawn", len(original))
     of = "of normal items" if not normal.all() else "of all items"
@@ -162,7 +167,12 @@ def _redrawn(manifest: Manifest, items: Items, redrawn: NDArray[np.float32], key
         for name, (values, better, about, unit) in measured.items()
     }
     name = "psnr" if manifest.image else "mse"
-    plot = histogram(f"Reconstruction {name.upper()}", f"{name.upper()} {measured[name][3]}".strip(), {of: measured[name][0]}, {})
+    plot = histogram(
+        f"Reconstruction {name.upper()}",
+        f"{name.upper()} {measured[name][3]}".strip(),
+        {of: measured[name][0]},
+        {},
+    )
     return Found(figures, [plot])
 
 

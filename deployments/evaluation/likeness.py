@@ -27,7 +27,9 @@ def psnr(a: Floats, b: Floats) -> Floats:
 
 def ssim(a: Floats, b: Floats) -> Floats:
     """Mean structural similarity of pictures [count, channels, height, width] in [0, 1]: 1 where they are the same."""
-    return np.array([_ssim(one.astype(np.float64), other.astype(np.float64)) for one, other in zip(a, b, strict=True)])
+    return np.array(
+        [_ssim(one.astype(np.float64), other.astype(np.float64)) for one, other in zip(a, b, strict=True)]
+    )
 
 
 def _ssim(a: Floats, b: Floats) -> float:

@@ -66,12 +66,18 @@ def _neighbours(real: Features, made: Features, key: str, of_net: str) -> dict[s
     found = {
         "precision": (inside.any(0), "share of what is made that lies among the data"),
         "recall": ((distances <= made_radius).any(1), "share of the data that lies among what is made"),
-        "density": (inside.sum(0) / NEIGHBOURS, "how densely the data lies around what is made; 1 as among itself"),
+        "density": (
+            inside.sum(0) / NEIGHBOURS,
+            "how densely the data lies around what is made; 1 as among itself",
+        ),
         "coverage": (distances.min(1) <= real_radius, "share of the data with something made nearby"),
     }
     return {
         name: estimate(
-            mean(values), Sampling.of(f"{key}:{len(values)}", len(values)), better=True, about=f"{about}, {of_net}"
+            mean(values),
+            Sampling.of(f"{key}:{len(values)}", len(values)),
+            better=True,
+            about=f"{about}, {of_net}",
         )
         for name, (values, about) in found.items()
     }
@@ -105,7 +111,7 @@ def _root(covariance: Features) -> Features:
 
 
 def vendi(features: Features, weights: Weights) -> float:
-    """exp of the entropy of the kernel's eigenvalues (Friedman and Dieng 2023), the kernel being the cosine.
+    """Exponential of the entropy of the kernel's eigenvalues (Friedman and Dieng 2023), the kernel being the cosine.
 
     1 where all are alike, at most the number of items, and of dimensions: the Gram matrix has the eigenvalues of F F^T / n.
     """

@@ -85,7 +85,10 @@ def localisation(
     sampling = Sampling(f"{key}:masks", masks.any((1, 2)).astype(np.int64))
     figures = {
         "pixel_auroc": estimate(
-            regions.auroc, sampling, better=True, about="AUROC over pixels, of the anomaly map against the masks"
+            regions.auroc,
+            sampling,
+            better=True,
+            about="AUROC over pixels, of the anomaly map against the masks",
         ),
         "aupro": estimate(
             regions.aupro,
@@ -95,7 +98,8 @@ def localisation(
         ),
     }
     pixel, overlap = (
-        thinned(name, *curve(sampling.ones)) for name, curve in (("pixels", regions.roc), ("defects", regions.pro))
+        thinned(name, *curve(sampling.ones))
+        for name, curve in (("pixels", regions.roc), ("defects", regions.pro))
     )
     plot = Plot(
         title="Where the defects are",

@@ -58,7 +58,11 @@ def timings(
     if batch == 1:
         for name, share in (("p50", 0.5), ("p99", 0.99)):
             figures[f"latency_{name}"] = estimate(
-                percentile(share), sampling, better=False, unit="ms", about=f"{name} of one at a time, {where}"
+                percentile(share),
+                sampling,
+                better=False,
+                unit="ms",
+                about=f"{name} of one at a time, {where}",
             )
     figures[f"throughput_{batch}"] = estimate(
         lambda weights: float(batch * weights.sum() / (weights @ seconds)),

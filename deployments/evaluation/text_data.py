@@ -1,9 +1,9 @@
 """Reads held-out texts. Nothing is downloaded.
 
-    file.txt, or a folder of them         documents
-    file.jsonl   {"text"}                 documents
-                 {"prompt", "target"}     what to answer to; `target` may be a list of right answers
-                 {"messages", "target"}   the same to a conversation
+file.txt, or a folder of them         documents
+file.jsonl   {"text"}                 documents
+             {"prompt", "target"}     what to answer to; `target` may be a list of right answers
+             {"messages", "target"}   the same to a conversation
 """
 
 from collections.abc import Mapping

@@ -48,7 +48,9 @@ async def evaluate_texts(
     if text is None:
         raise EvaluationError(f"{manifest.name} does not continue text")
     if text.source and texts.documents:
-        raise EvaluationError("this model answers a text with another: give a .jsonl file with prompts and targets")
+        raise EvaluationError(
+            "this model answers a text with another: give a .jsonl file with prompts and targets"
+        )
     found = Found()
     if texts.documents:
         tokens = [await _tokens(studio, manifest.name, document) for document in texts.documents]
@@ -77,7 +79,9 @@ async def _likelihood(
     studio: Studio, model: str, text: Text, tokens: Sequence[tuple[int, ...]], key: str, progress: Progress
 ) -> Found:
     """Nats of every token but a document's first, each told at least half a context of what comes before it."""
-    windows = [(place, *each) for place, ids in enumerate(tokens) for each in _windows(len(ids), text.context)]
+    windows = [
+        (place, *each) for place, ids in enumerate(tokens) for each in _windows(len(ids), text.context)
+    ]
 
     async def scored(place: int, start: int, end: int, first: int) -> tuple[int, list[tuple[int, float]]]:
         request = Complete(
@@ -197,7 +201,9 @@ async def _answered(
     return Found(figures, passages=passages)
 
 
-async def _gathered(works: Iterable[Coroutine[Any, Any, T]], count: int, doing: str, progress: Progress) -> list[T]:
+async def _gathered(
+    works: Iterable[Coroutine[Any, Any, T]], count: int, doing: str, progress: Progress
+) -> list[T]:
     """Results in order, of a few at once."""
     places, done = asyncio.Semaphore(_AT_ONCE), 0
 
@@ -242,8 +248,12 @@ async def _speed(studio: Studio, request: Complete, text: Text, progress: Progre
             firsts += [first for first, _, _ in results]
         if streams == 1:
             latency = timings(np.array(firsts), 1, "", where)["latency_p50"]
-            figures["first_token_p50"] = latency.model_copy(update={"about": f"median time to the first token, {where}"})
+            figures["first_token_p50"] = latency.model_copy(
+                update={"about": f"median time to the first token, {where}"}
+            )
         rate = timings(np.array(per_token), 1, "tokens", where)["throughput_1"]
         noun = "stream" if streams == 1 else "streams"
-        figures[f"throughput_{streams}"] = rate.model_copy(update={"about": f"{streams} {noun} at once, {where}"})
+        figures[f"throughput_{streams}"] = rate.model_copy(
+            update={"about": f"{streams} {noun} at once, {where}"}
+        )
     return figures

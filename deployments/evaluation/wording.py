@@ -14,13 +14,20 @@ from deployments.evaluation.record import Figure
 def agreement(answers: Sequence[str], wanted: Sequence[Sequence[str]], key: str) -> dict[str, Figure]:
     """BLEU, chrF and exact matches of answers, each beside one or more right ones."""
     sampling = Sampling.of(key, len(answers))
-    exact = np.array([answer.strip() in map(str.strip, right) for answer, right in zip(answers, wanted, strict=True)])
+    exact = np.array(
+        [answer.strip() in map(str.strip, right) for answer, right in zip(answers, wanted, strict=True)]
+    )
     signature = "sacrebleu, 13a, case kept"
     return {
-        "bleu": estimate(_corpus(BLEU(force=True), answers, wanted), sampling, better=True, about=f"BLEU ({signature})"),
+        "bleu": estimate(
+            _corpus(BLEU(force=True), answers, wanted), sampling, better=True, about=f"BLEU ({signature})"
+        ),
         "chrf": estimate(_corpus(CHRF(), answers, wanted), sampling, better=True, about="chrF2 (sacrebleu)"),
         "exact_match": estimate(
-            mean(exact), sampling, better=True, about="share of answers that are a right one, letter by letter"
+            mean(exact),
+            sampling,
+            better=True,
+            about="share of answers that are a right one, letter by letter",
         ),
     }
 

@@ -10,11 +10,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from deployments.evaluation.errors import EvaluationError
+from deployments.evaluation.gate import Gate, broken, read_gate
+from deployments.evaluation.record import Evaluation
 from model_store.errors import AlreadyPublished, PackageError
 from model_store.manifest import Manifest
 from model_store.package import Package
 from model_store.store import Store, shipped
 from service.commands.card import card, count, figure, plain, size, table
+from service.evaluation.folder import find
 from service.settings import Settings, SettingsError, load, set_environment
 
 app = typer.Typer(
@@ -34,8 +38,8 @@ Several: TypeAlias = Annotated[list[str], typer.Argument(metavar="NAME[:VERSION]
 @app.command(name="list")
 def list_models(store: StoreOption = None) -> None:
     """Show every package of a store: latest version, what it does, how well."""
-    with _clear_errors():
-        source = _open(store)
+    with clear_errors():
+        source = open_store(store)
         rows = table("model", "versions", "family", ">size", "quality")
         for column in rows.columns[:-1]:  # words that are cut in two are hard to read
             column.no_wrap = True
@@ -70,8 +74,8 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="The manifest as JSON, and nothing else.")] = False,
 ) -> None:
     """Show what a package says of itself: graphs, quality, where it comes from, its files."""
-    with _clear_errors():
-        manifest = _open(store).manifest(*_parse(model))
+    with clear_errors():
+        manifest = open_store(store).manifest(*parse_model(model))
         if json:
             typer.echo(manifest.model_dump_json(indent=2))
         else:
@@ -89,8 +93,8 @@ def verify(
     ] = "cpu",
 ) -> None:
     """Check every file against its digest, every operator, and replay every graph's golden input."""
-    with _clear_errors():
-        source, replay = _open(store), _replayer(device)
+    with clear_errors():
+        source, replay = open_store(store), _replayer(device)
         wanted = models or [
             f"{name}:{version}" for name in source.names() for version in source.versions(name)
         ]
@@ -106,7 +110,7 @@ def _is_sound(model: str, source: Store, replay: Callable[[Package], None]) -> b
     out, began = console(), time.perf_counter()
     try:
         with out.status(f"Verifying {plain(model)}"):
-            package = source.open(*_parse(model))
+            package = source.open(*parse_model(model))
             replay(package)
     except PackageError as error:
         out.print(f"[red]✗[/] [bold]{plain(model)}[/] {plain(str(error))}", soft_wrap=True)
@@ -149,12 +153,12 @@ def pull(
     ] = None,
 ) -> None:
     """Fetch packages from another store, verified before they count."""
-    with _clear_errors():
+    with clear_errors():
         settings = load()
         into = target or settings.store
         if not into:
             raise PackageError("say where to put the packages: --to, or ATELIER_STORE")
-        _copy(models, _open(source), _open(into))
+        _copy(models, open_store(source), open_store(into))
 
 
 @app.command()
@@ -164,17 +168,53 @@ def push(
     source: Annotated[
         str | None, typer.Option("--from", help="Store to take from.  [default: ATELIER_STORE, else shipped]")
     ] = None,
+    gate: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file with what a version must reach to follow the store's latest; see the README."
+        ),
+    ] = None,
+    evaluations: Annotated[
+        Path, typer.Option(help="Where `atelier evaluate` has written to, for --gate.")
+    ] = Path("evaluations"),
 ) -> None:
     """Add packages to another store; others see a version when all of it is there."""
-    with _clear_errors():
-        _copy(models, _open(source), _open(target))
+    with clear_errors():
+        given, taker = open_store(source), open_store(target)
+        if gate:
+            rules = read_gate(gate)
+            for each in models:  # all of them before any is added
+                _pass(given.manifest(*parse_model(each)), taker, rules, evaluations)
+        _copy(models, given, taker)
+
+
+def _pass(manifest: Manifest, target: Store, gate: Gate, evaluations: Path) -> None:
+    """Raises EvaluationError where a version may not follow the latest of the target."""
+    versions = target.versions(manifest.name)
+    current = target.manifest(manifest.name, versions[-1]) if versions else None
+    new = _evaluation(manifest, evaluations)
+    compared = current is not None and any(rule.tolerance is not None for rule in gate.figures.values())
+    old = _evaluation(current, evaluations) if current and compared else None
+    reasons = broken(gate, new, old)
+    if reasons:
+        raise EvaluationError(
+            f"{manifest.name}:{manifest.version} does not pass the gate: {'; '.join(reasons)}"
+        )
+
+
+def _evaluation(manifest: Manifest, folder: Path) -> Evaluation:
+    """Of this very package and no other under its name."""
+    found = find(folder, manifest.name, manifest.version)
+    if found.model.digest != manifest.digest:
+        raise EvaluationError(f"the evaluation of {manifest.name}:{manifest.version} is of another package")
+    return found
 
 
 def _copy(models: Sequence[str], source: Store, target: Store) -> None:
     out = console()
     for each in models:
         with out.status(f"Copying {plain(each)}"):
-            package = source.open(*_parse(each))
+            package = source.open(*parse_model(each))
             added = _add(package, target)
         what = f"[bold]{package.manifest.name}:{package.manifest.version}[/] ({size(package.manifest)})"
         out.print(
@@ -202,23 +242,24 @@ def console(**where: Any) -> Console:
     return Console(highlight=False, **where)
 
 
-def _open(address: str | None) -> Store:
+def open_store(address: str | None) -> Store:
+    """A store, or the one of the settings, or that of the shipped packages."""
     settings: Settings = load()
     cache = Path(settings.cache) if settings.cache else None
     return Store(address or settings.store or shipped(), cache)
 
 
-def _parse(model: str) -> tuple[str, str | None]:
+def parse_model(model: str) -> tuple[str, str | None]:
     """Name and version of `name` or `name:version`."""
     name, colon, version = model.partition(":")
     return name, version if colon else None
 
 
 @contextmanager
-def _clear_errors() -> Iterator[None]:
+def clear_errors() -> Iterator[None]:
     """What cannot be done is one sentence and exit code 1."""
     try:
         yield
-    except (PackageError, SettingsError) as error:
+    except (PackageError, SettingsError, EvaluationError) as error:
         console(stderr=True).print(f"[red]✗[/] {plain(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None
