@@ -148,13 +148,23 @@ def _arrays(path: Path, shape: Sequence[int], image: Image | None, limit: int | 
     places = chosen(len(arrays["X"]), limit)
     arrays = {name: each[places] for name, each in arrays.items()}
     values = _shaped(path, arrays["X"], shape, image)
-    labels = arrays["y"].reshape(len(values)) != 0 if "y" in arrays else None
-    groups = tuple(
-        "" if labels is None else "anomaly" if each else GOOD
-        for each in (labels if labels is not None else [0] * len(values))
-    )
-    masks = arrays["masks"].reshape(len(values), *shape[-2:]) > 0 if "masks" in arrays else None
+    labels = masks = None
+    groups = ("",) * len(values)
+    if "y" in arrays:
+        labels = _sized(path, "y", arrays["y"], ()) != 0
+        groups = tuple("anomaly" if each else GOOD for each in labels)
+    if "masks" in arrays:
+        masks = _sized(path, "masks", arrays["masks"], shape[-2:]) > 0
     return Items(values, groups, labels, masks), _described(path, digest([raw], limit), groups)
+
+
+def _sized(
+    path: Path, name: str, array: NDArray[np.generic], shape: Sequence[int]
+) -> NDArray[np.generic]:
+    """One such array for each item."""
+    if array.size != len(array) * math.prod(shape):
+        raise EvaluationError(f"{name!r} of {path} has shape {list(array.shape)}, not {['items', *shape]}")
+    return array.reshape(len(array), *shape)
 
 
 def _shaped(path: Path, values: NDArray[np.generic], shape: Sequence[int], image: Image | None) -> Floats:

@@ -82,7 +82,7 @@ def _facts(facts: Sequence[str]) -> str:
 def _heads(figures: Mapping[str, Figure]) -> str:
     cards = [
         f'<div class="card"><span class="name">{escape(title(name))}</span><b>{shown(figures[name].value)} '
-        f"<small>{escape(figures[name].unit)}</small></b><span>{spread(figures[name])}</span></div>"
+        f"<small>{escape(figures[name].unit)}</small></b><span>95 %: {spread(figures[name])}</span></div>"
         for name in headline(figures)
     ]
     return f'<div class="heads">{"".join(cards)}</div>'
@@ -90,11 +90,12 @@ def _heads(figures: Mapping[str, Figure]) -> str:
 
 def _figures(figures: Mapping[str, Figure]) -> str:
     rows = [
-        f'<tr><td class="name">{escape(title(name))}</td><td class="number">{shown(each.value, each.unit)} {arrow(each)}</td>'
-        f'<td class="number">{spread(each)}</td><td>{interval([each])}</td><td class="about">{escape(each.about)}</td></tr>'
+        f'<tr><td class="name">{escape(title(name))}<small>{escape(each.about)}</small></td>'
+        f'<td class="number">{shown(each.value, each.unit)} {arrow(each)}</td><td class="number">{spread(each)}</td>'
+        f'<td class="bar">{interval([each])}</td></tr>'
         for name, each in figures.items()
     ]
-    head = '<th>figure</th><th class="number">value</th><th class="number">95 % interval</th><th></th><th>what it is</th>'
+    head = '<th>figure</th><th class="number">value</th><th class="number">95 % interval</th><th class="bar"></th>'
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
@@ -107,13 +108,13 @@ def _differences(new: Evaluation, old: Evaluation, names: Sequence[str]) -> str:
         kind = "paired" if change.paired else "unpaired"
         rows.append(
             f'<tr><td class="name">{escape(title(name))} {arrow(a)}</td><td class="number">{shown(a.value, a.unit)}</td>'
-            f'<td class="number">{shown(b.value, b.unit)}</td><td>{interval([a, b])}</td>'
+            f'<td class="number">{shown(b.value, b.unit)}</td><td class="bar">{interval([a, b])}</td>'
             f'<td class="number">{change.value:+.3g}</td><td class="number">{change.low:+.3g} to {change.high:+.3g}</td>'
             f'<td class="{judged}">{judged or "no clear difference"}</td><td class="about">{kind}</td></tr>'
         )
     legend = [f'<span><i class="c{place}"></i>{escape(name)}</span>' for place, name in enumerate(names)]
     heads = [f'<th class="number">{escape(name)}</th>' for name in names]
-    head = f'<th>figure</th>{"".join(heads)}<th></th><th class="number">difference</th><th class="number">95 % interval</th><th></th><th></th>'
+    head = f'<th>figure</th>{"".join(heads)}<th class="bar"></th><th class="number">difference</th><th class="number">95 % interval</th><th></th><th></th>'
     table = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     return f'{table}<div class="legend">{"".join(legend)}</div>'
 

@@ -98,15 +98,14 @@ def _legend(curves: Sequence[Curve]) -> str:
 
 
 def interval(figures: Sequence[Figure]) -> str:
-    """Where the values of one figure lie with their intervals, on a common line: one bar each, one below the other."""
-    low, high = min(each.low for each in figures), max(each.high for each in figures)
-    share = low >= 0 and high <= 1
-    place = _Axis(*((0.0, 1.0) if share else (min(low, 0.0), max(high, 0.0) * 1.02)), 2, 138)
-    height = 14 * len(figures)
+    """Where figures lie with their intervals on the line from 0 to 1, one below the other; nothing for figures that leave it."""
+    if not all(0 <= bound <= 1 for each in figures for bound in (each.low, each.high, each.value)):
+        return ""
+    place = _Axis(0.0, 1.0, 6, 134)
     rows = [
         f'<path class="track" d="M2,{14 * row + 7}H138"/>'
-        f'<path class="c{row} span" d="M{place(each.low)},{14 * row + 7}H{max(place(each.high), place(each.low) + 0.1)}"/>'
+        f'<path class="c{row} span" d="M{place(each.low)},{14 * row + 7}H{place(each.high) + 0.1}"/>'
         f'<circle class="c{row} dot" cx="{place(each.value)}" cy="{14 * row + 7}" r="3.5"/>'
         for row, each in enumerate(figures)
     ]
-    return f'<svg class="interval" viewBox="0 0 140 {height}" aria-hidden="true">{"".join(rows)}</svg>'
+    return f'<svg class="interval" viewBox="0 0 140 {14 * len(figures)}" aria-hidden="true">{"".join(rows)}</svg>'
