@@ -15,7 +15,9 @@ def test_weighted_figures_are_scikit_learns(data: st.DataObject) -> None:
     scores = np.array(data.draw(st.lists(st.integers(0, 5), min_size=count, max_size=count)), np.float32)
     weights = np.array(data.draw(st.lists(st.integers(1, 3), min_size=count, max_size=count)), np.float64)
     ranked = Ranked(scores, labels)
-    assert ranked.auroc(weights) == pytest.approx(metrics.roc_auc_score(labels, scores, sample_weight=weights))
+    assert ranked.auroc(weights) == pytest.approx(
+        metrics.roc_auc_score(labels, scores, sample_weight=weights)
+    )
     wanted = metrics.average_precision_score(labels, scores, sample_weight=weights)
     assert ranked.average_precision(weights) == pytest.approx(wanted)
     best = max(metrics.f1_score(labels, scores >= each, sample_weight=weights) for each in scores)

@@ -4,7 +4,11 @@ import sacrebleu
 from deployments.evaluation.wording import agreement, variety
 
 ANSWERS = ["the cat sat on the mat today", "a dog ran over the green hill", "rm -rf build"]
-WANTED = [["the cat sat on a mat today", "the cat sat there"], ["a dog ran over a green hill"], ["rm -rf build"]]
+WANTED = [
+    ["the cat sat on a mat today", "the cat sat there"],
+    ["a dog ran over a green hill"],
+    ["rm -rf build"],
+]
 
 
 def test_figures_are_sacrebleus_own() -> None:
