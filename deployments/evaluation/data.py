@@ -154,13 +154,11 @@ def _arrays(path: Path, shape: Sequence[int], image: Image | None, limit: int | 
         labels = _sized(path, "y", arrays["y"], ()) != 0
         groups = tuple("anomaly" if each else GOOD for each in labels)
     if "masks" in arrays:
-        masks = _sized(path, "masks", arrays["masks"], shape[-2:]) > 0
+        masks = _sized(path, "masks", arrays["masks"], shape[-2:]) != 0
     return Items(values, groups, labels, masks), _described(path, digest([raw], limit), groups)
 
 
-def _sized(
-    path: Path, name: str, array: NDArray[np.generic], shape: Sequence[int]
-) -> NDArray[np.generic]:
+def _sized(path: Path, name: str, array: NDArray[np.generic], shape: Sequence[int]) -> NDArray[np.generic]:
     """One such array for each item."""
     if array.size != len(array) * math.prod(shape):
         raise EvaluationError(f"{name!r} of {path} has shape {list(array.shape)}, not {['items', *shape]}")

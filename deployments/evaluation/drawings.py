@@ -98,7 +98,8 @@ async def drawing_speed(studio: Studio, manifest: Manifest, progress: Progress) 
             began = time.perf_counter()
             await _drawn(studio, manifest.name, classes[0], batch, run)
             seconds.append(time.perf_counter() - began)
-        figures |= timings(np.array(seconds), batch, "pictures", "in the engine, PNG included")
+        measured = timings(np.array(seconds), batch, "pictures", "in the engine, PNG included")
+        figures |= {f"drawing_{name}": each for name, each in measured.items()}
     return figures
 
 

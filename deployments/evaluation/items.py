@@ -11,7 +11,7 @@ from deployments.evaluation.detection import curves, detection, histogram
 from deployments.evaluation.errors import EvaluationError
 from deployments.evaluation.estimates import Sampling, estimate, mean
 from deployments.evaluation.likeness import psnr, squared_error, ssim
-from deployments.evaluation.regions import localisation
+from deployments.evaluation.regions import defective, localisation
 from deployments.evaluation.shown import Found, Grid, Progress, tile
 from deployments.evaluation.speed import speed
 from deployments.pictures import heat
@@ -104,7 +104,7 @@ def evaluate_items(package: Package, items: Items, key: str, device: Device, pro
     if named:
         progress("Judging scores", 0, 0)
         found.add(_scores(manifest, named, items, key))
-    if items.masks is not None and "error_map" in outputs and _has_both(items.masks.any((1, 2))):
+    if items.masks is not None and "error_map" in outputs and _has_both(defective(items.masks)):
         progress("Judging maps", 0, 0)
         figures, plots = localisation(outputs["error_map"].mean(1), items.masks, key)
         found.add(Found(figures, plots))

@@ -16,7 +16,8 @@ _LEAST: Final = 1e-10  # mean squared error: pictures that are the same have 100
 
 def squared_error(a: Floats, b: Floats) -> Floats:
     """Mean squared error of each of the items [count, ...]."""
-    return np.square(a.astype(np.float64) - b).reshape(len(a), -1).mean(1)
+    errors: Floats = np.square(a.astype(np.float64) - b).reshape(len(a), -1).mean(1)
+    return errors
 
 
 def psnr(a: Floats, b: Floats) -> Floats:

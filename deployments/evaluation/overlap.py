@@ -107,7 +107,8 @@ def frechet(a: tuple[Features, Features], b: tuple[Features, Features]) -> float
 
 def _root(covariance: Features) -> Features:
     values, vectors = np.linalg.eigh(covariance)
-    return vectors * np.sqrt(values.clip(0)) @ vectors.T
+    root: Features = vectors * np.sqrt(values.clip(0)) @ vectors.T
+    return root
 
 
 def vendi(features: Features, weights: Weights) -> float:

@@ -77,12 +77,18 @@ def _rate(counts: Counts) -> Counts:
     return np.concatenate([[0.0], counts.cumsum() / counts.sum()])
 
 
+def defective(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of the masks [items, height, width] have a defect."""
+    found: NDArray[np.bool_] = masks.reshape(len(masks), -1).any(axis=1)
+    return found
+
+
 def localisation(
     maps: NDArray[np.float32], masks: NDArray[np.bool_], key: str
 ) -> tuple[dict[str, Figure], list[Plot]]:
     """Pixel AUROC and AUPRO of maps and masks [items, height, width], some of them with a defect."""
     regions = Regions(maps, masks)
-    sampling = Sampling(f"{key}:masks", masks.any((1, 2)).astype(np.int64))
+    sampling = Sampling(f"{key}:masks", defective(masks).astype(np.int64))
     figures = {
         "pixel_auroc": estimate(
             regions.auroc,

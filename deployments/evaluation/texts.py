@@ -64,7 +64,7 @@ async def evaluate_texts(
 
 
 async def _tokens(studio: Studio, model: str, document: str) -> tuple[int, ...]:
-    """Token ids of a document of any length: line by line, as a tokenizer may refuse what no context can hold."""
+    """Token ids of a document of any length. It is cut, as what no context can hold is refused; so may a word be, at each cut."""
     ids: list[int] = []
     for start in range(0, len(document), _BLOCK):
         reply = await studio.call(Tokenize(model, document[start : start + _BLOCK], special=False))

@@ -110,7 +110,7 @@ def compare(
 
         shown = console()
         first, second = _found(new, evaluations), _found(old, evaluations)
-        shown.print(differences(first, second))
+        shown.print(differences(first, second, shown.width))
         if page:
             page.write_text(comparison_page(first, second), encoding="utf-8")
             shown.print(f"[green]✓[/] Wrote {plain(str(page))}", soft_wrap=True)

@@ -3,12 +3,11 @@
 from pathlib import Path
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 
 from deployments.evaluation.estimates import difference
 from deployments.evaluation.record import Evaluation
 from service.commands.card import plain, table
-from service.evaluation.numbers import arrow, common, shown, spread, title, verdict
+from service.evaluation.numbers import arrow, common, shown, signed, spread, title, verdict
 
 _EXPLAINED = 110  # columns that leave room for what a figure is
 _COLOURS = {"better": "green", "worse": "red", "": "dim"}
@@ -27,10 +26,15 @@ def figures(record: Evaluation, width: int) -> RenderableType:
     return Group(heading, rows)
 
 
-def differences(new: Evaluation, old: Evaluation) -> RenderableType:
+def differences(new: Evaluation, old: Evaluation, width: int) -> RenderableType:
     """The figures that both have, and by how much they differ."""
-    names = [f"{each.model.name}:{each.model.version}" for each in (new, old)]
-    rows: Table = table("figure", f">{names[0]}", f">{names[1]}", ">difference", ">95 % interval", "")
+    wide = width >= _EXPLAINED
+    heading = "\n".join(
+        f"[bold]{letter}[/] {each.model.name}:{each.model.version} [dim]on {plain(each.data.name)}[/]"
+        for letter, each in (("A", new), ("B", old))
+    )
+    rows = table("figure", ">A", ">B", *([">A - B"] if wide else []), ">95 % of A - B", "A")
+    rows.columns[-1].no_wrap = True
     unpaired = False
     for name in common(new.figures, old.figures):
         a, b = new.figures[name], old.figures[name]
@@ -39,18 +43,16 @@ def differences(new: Evaluation, old: Evaluation) -> RenderableType:
         unpaired |= not change.paired
         rows.add_row(
             f"{plain(title(name))} {arrow(a)}",
-            shown(a.value, a.unit),
-            shown(b.value, b.unit),
-            f"{change.value:+.3g}{'' if change.paired else ' *'}",
-            f"{change.low:+.3g} to {change.high:+.3g}",
-            f"[{_COLOURS[judged]}]{judged or 'no clear difference'}[/]",
+            shown(a.value),
+            shown(b.value),
+            *([signed(change.value)] if wide else []),
+            f"{signed(change.low)} to {signed(change.high)}{' ' if change.paired else '*'}",
+            f"[{_COLOURS[judged]}]{judged}[/]",
         )
     notes = ["[dim]* unpaired: not of the same draws of the same items[/]"] if unpaired else []
     if new.data.digest != old.data.digest:
-        notes.append(
-            f"[yellow]They were measured on different data: {plain(new.data.name)} and {plain(old.data.name)}.[/]"
-        )
-    return Group(rows, *notes)
+        notes.append("[yellow]They were measured on different data: a difference may be the data's.[/]")
+    return Group(heading, rows, *notes)
 
 
 def outcome(folder: Path) -> str:

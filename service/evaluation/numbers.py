@@ -27,13 +27,15 @@ _WORDS: Final = {
 # What a page says first of a model, if it was measured.
 _HEADS: Final = (
     "auroc", "pixel_auroc", "aupro", "frechet", "coverage", "bleu", "chrf", "exact_match", "bits_per_byte",
-    "reconstruction_psnr", "reconstruction_ssim", "first_token_p50", "latency_p50",
+    "reconstruction_psnr", "reconstruction_ssim", "first_token_p50", "latency_p50", "drawing_latency_p50",
 )  # fmt: skip
 _MOST_HEADS: Final = 4
 
 
 def title(name: str) -> str:
     """`auroc.ssim` in words."""
+    if name.startswith("drawing_"):
+        return f"drawing: {title(name.removeprefix('drawing_'))}"
     kind, _, score = name.partition(".")
     batched = kind.removeprefix("throughput_")
     words = f"throughput, {batched} at once" if batched != kind else _WORDS.get(kind, kind.replace("_", " "))
@@ -50,6 +52,11 @@ def shown(value: float, unit: str = "") -> str:
     """Four significant digits, thousands apart."""
     number = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return f"{number} {unit}".strip()
+
+
+def signed(value: float) -> str:
+    """A difference."""
+    return f"{value:+,.0f}" if abs(value) >= 1000 else f"{value:+.3g}"
 
 
 def spread(figure: Figure) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 from deployments.evaluation.estimates import difference
 from deployments.evaluation.record import Curve, Evaluation, Figure, Plot
 from deployments.evaluation.shown import Found, Grid, Passage
-from service.evaluation.numbers import arrow, common, headline, shown, spread, title, verdict
+from service.evaluation.numbers import arrow, common, headline, shown, signed, spread, title, verdict
 from service.evaluation.svg import chart, interval
 
 _STYLE: Final = Path(__file__).with_name("page.css")
@@ -105,18 +105,19 @@ def _differences(new: Evaluation, old: Evaluation, names: Sequence[str]) -> str:
         a, b = new.figures[name], old.figures[name]
         change = difference(a, b)
         judged = verdict(a, change)
-        kind = "paired" if change.paired else "unpaired"
         rows.append(
             f'<tr><td class="name">{escape(title(name))} {arrow(a)}</td><td class="number">{shown(a.value, a.unit)}</td>'
             f'<td class="number">{shown(b.value, b.unit)}</td><td class="bar">{interval([a, b])}</td>'
-            f'<td class="number">{change.value:+.3g}</td><td class="number">{change.low:+.3g} to {change.high:+.3g}</td>'
-            f'<td class="{judged}">{judged or "no clear difference"}</td><td class="about">{kind}</td></tr>'
+            f'<td class="number">{signed(change.value)}</td>'
+            f'<td class="number">{signed(change.low)} to {signed(change.high)}{"" if change.paired else "*"}</td>'
+            f'<td class="{judged}">{judged}</td></tr>'
         )
     legend = [f'<span><i class="c{place}"></i>{escape(name)}</span>' for place, name in enumerate(names)]
     heads = [f'<th class="number">{escape(name)}</th>' for name in names]
-    head = f'<th>figure</th>{"".join(heads)}<th class="bar"></th><th class="number">difference</th><th class="number">95 % interval</th><th></th><th></th>'
+    head = f'<th>figure</th>{"".join(heads)}<th class="bar"></th><th class="number">difference</th><th class="number">95 % interval</th><th></th>'
     table = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-    return f'{table}<div class="legend">{"".join(legend)}</div>'
+    star = '<p class="soft">* Unpaired: not of the same draws of the same items. No word: no clear difference.</p>'
+    return f'{table}<div class="legend">{"".join(legend)}</div>{star}'
 
 
 def _joined(new: Evaluation, old: Evaluation, names: Sequence[str]) -> list[Plot]:

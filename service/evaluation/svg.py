@@ -99,7 +99,9 @@ def _legend(curves: Sequence[Curve]) -> str:
 
 def interval(figures: Sequence[Figure]) -> str:
     """Where figures lie with their intervals on the line from 0 to 1, one below the other; nothing for figures that leave it."""
-    if not all(0 <= bound <= 1 for each in figures for bound in (each.low, each.high, each.value)):
+    if any(each.unit for each in figures) or not all(
+        0 <= bound <= 1 for each in figures for bound in (each.low, each.high, each.value)
+    ):
         return ""
     place = _Axis(0.0, 1.0, 6, 134)
     rows = [

@@ -37,6 +37,7 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deployments.evaluation.speed._SECONDS", 0.01)
+    monkeypatch.setattr("deployments.evaluation.overlap._REPLICATES", 5)
 
 
 def run(store: Store, name: str, plan: Plan) -> tuple[Evaluation, Found]:
@@ -81,7 +82,7 @@ def test_drawings_are_compared_in_the_features_of_another_package(store: Store, 
     record, found = run(
         store, "tiny-gan", Plan(items, features=store.open("tiny-ae"), samples=20, device="cpu")
     )
-    names = ("frechet", "precision", "recall", "density", "coverage", "vendi", "throughput_16")
+    names = ("frechet", "precision", "recall", "density", "coverage", "vendi", "drawing_throughput_16")
     assert set(names) <= record.figures.keys()
     assert record.settings["features"] == "tiny-ae:1"
     assert {each.caption for each in found.grids[0].tiles} == {"circle", "square"}

@@ -64,7 +64,8 @@ def test_comparing_shows_what_differs(place: Path, tmp_path: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     assert "tiny-ae:2" in result.stdout
-    assert "no clear difference" in result.stdout
+    assert "+0 to +0" in result.stdout
+    assert "A tiny-ae:2 on data.npz" in result.stdout
     assert "unpaired" in result.stdout  # the speeds
     assert "on the same items" in (tmp_path / "c.html").read_text()
 

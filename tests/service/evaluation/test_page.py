@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.evaluation.shown import Found, Grid, Passage, Tile
-from service.evaluation.numbers import shown, title
+from service.evaluation.numbers import shown, signed, title
 from service.evaluation.page import comparison_page, evaluation_page
 from service.evaluation.svg import interval, ticks
 from tests.service.evaluation.records import figure, record
@@ -67,7 +67,7 @@ def test_a_comparison_says_what_is_better_and_why_it_may_not_be() -> None:
     page = comparison_page(new, old)
     sound(page)
     assert "tiny:2<small>beside tiny:1" in page
-    assert '<td class="better">better</td><td class="about">paired' in page
+    assert '<td class="better">better</td>' in page
     assert '<td class="worse">worse</td>' in page
     assert "on the same items" in page
     assert "on different data" in comparison_page(new, record({"auroc": figure(0.8)}, data="1"))
@@ -91,6 +91,7 @@ def test_an_interval_is_drawn_of_shares_only() -> None:
     [
         ("auroc.ssim", "AUROC (ssim)"),
         ("throughput_16", "throughput, 16 at once"),
+        ("drawing_latency_p50", "drawing: latency p50"),
         ("bits_per_byte", "bits per byte"),
     ],
 )
@@ -100,3 +101,4 @@ def test_names_become_words(name: str, words: str) -> None:
 
 def test_numbers_have_as_many_digits_as_are_known() -> None:
     assert [shown(0.123456), shown(12345.6), shown(20.5, "dB")] == ["0.1235", "12,346", "20.5 dB"]
+    assert [signed(0.12345), signed(-2345.6)] == ["+0.123", "-2,346"]
