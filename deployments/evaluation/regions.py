@@ -79,7 +79,7 @@ def _rate(counts: Counts) -> Counts:
 
 def defective(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which of the masks [items, height, width] have a defect."""
-    found: NDArray[np.bool_] = masks.reshape(len(masks), -1).any(axis=1)
+    found: NDArray[np.bool_] = np.logical_or.reduce(masks.reshape(len(masks), -1), axis=1)
     return found
 
 

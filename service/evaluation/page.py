@@ -160,7 +160,8 @@ def _passages(passages: Sequence[Passage]) -> str:
         + "</div>"
         for each in passages
     ]
-    return "<h2>Samples</h2>" + "".join(shown_) if shown_ else ""
+    about = "Each: the prompt, what the model wrote, and in green what was right where that is known."
+    return f'<h2>Samples</h2><p class="soft">{about}</p>{"".join(shown_)}' if shown_ else ""
 
 
 def _details(record: Evaluation) -> str:
