@@ -39,7 +39,7 @@ def evaluate(  # noqa: PLR0917 - each argument is one option of the command
         ),
     ],
     store: Annotated[
-        str | None, typer.Option(help="A folder or any fsspec URL.  [default: ATELIER_STORE, else shipped]")
+        str | None, typer.Option(help="A folder or any fsspec URL (default: ATELIER_STORE, else shipped).")
     ] = None,
     out: Annotated[
         Path, typer.Option(help="Where NAME/VERSION/evaluation.json and index.html are written.")
@@ -63,9 +63,10 @@ def evaluate(  # noqa: PLR0917 - each argument is one option of the command
 ) -> None:
     """Measure a package on held-out data and write its figures and a page.
 
-    What is measured follows from the package and the data: AUROC, AUPR and F1 with labels, AUPRO with masks, PSNR and SSIM of
-    reconstructions, Frechet distance, coverage and Vendi score of what is drawn, bits per byte of documents, BLEU and
-    chrF of answers, and the speed on this machine. Every figure has a 95 % interval.
+    What is measured follows from the package and the data:
+    AUROC, AUPR and F1 with labels, AUPRO with masks; PSNR and SSIM of reconstructions;
+    Frechet distance, coverage and Vendi score of drawings; bits per byte of documents;
+    BLEU and chrF of answers; the speed on this machine. Each has a 95 % interval.
     """
     with clear_errors(), _with_extra():
         set_environment({"ORT_DISABLE_TELEMETRY": "1"})  # before the import
