@@ -4,21 +4,21 @@ pictures/*.png                                    pictures
 pictures/<class>/*.png                            pictures in groups
 [test/]good/*.png, [test/]<defect>/*.png          normal items and anomalies, with masks if there are
     ground_truth/<defect>/<picture>_mask.png      (MVTec AD's layout)
-file.npz   X [items, ...], y [items] (0 is normal, anything else is not), masks [items, height, width]
+    metadata.jsonl   {"file_name", "text"}        what pictures are of, in words (as Hugging Face's ImageFolder has it)
+file.npz                                          see `model_store.labelled`
 """
 
 import hashlib
 import io
+import json
 import math
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
@@ -26,15 +26,15 @@ from deployments.errors import BadRequest
 from deployments.evaluation.errors import EvaluationError
 from deployments.evaluation.record import Data
 from deployments.pictures import decode
+from model_store import labelled
 from model_store.imaging import Image
-
-Floats: TypeAlias = NDArray[np.float32]
-Mask: TypeAlias = NDArray[np.bool_]
+from model_store.labelled import Floats, Labelled, Truths, WrongArrays
 
 PICTURES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 GOOD: Final = "good"
 _MASKS: Final = "ground_truth"
 _TEST: Final = "test"
+_CAPTIONS: Final = "metadata.jsonl"
 _HALF: Final = 127
 
 
@@ -44,8 +44,15 @@ class Items:
 
     values: Floats  # [items, ...]
     groups: tuple[str, ...]
-    labels: Mask | None = None
-    masks: Mask | None = None  # [items, height, width], true in defects
+    labels: Truths | None = None
+    masks: Truths | None = None  # [items, height, width], true in defects
+    captions: tuple[str, ...] = ()  # what each is of, in words
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """What to ask for to get such pictures: their captions, or the folders they lie in; nothing where one has neither."""
+        said = self.captions or self.groups
+        return said if all(said) else ()
 
 
 def read_items(
@@ -95,9 +102,23 @@ def _folder(path: Path, shape: Sequence[int], limit: int | None) -> tuple[Items,
         values[place] = _picture(file, content, shape)
     labels = np.array([group != GOOD for group in groups]) if GOOD in groups else None
     drawn = _masks(files, groups, masks, shape) if labels is not None and masks.is_dir() else None
-    names = [str(file.relative_to(root)).encode() for file in files]
-    contents = [*names, *raw, drawn.tobytes() if drawn is not None else b""]
-    return Items(values, groups, labels, drawn), _described(path, digest(contents, limit), groups)
+    names = [str(file.relative_to(root)) for file in files]
+    captions = _captions(root / _CAPTIONS, names) if (root / _CAPTIONS).exists() else ()
+    contents = [*map(str.encode, (*names, *captions)), *raw, drawn.tobytes() if drawn is not None else b""]
+    return Items(values, groups, labels, drawn, captions), _described(path, digest(contents, limit), groups)
+
+
+def _captions(file: Path, names: Sequence[str]) -> tuple[str, ...]:
+    try:
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        told = {line["file_name"]: str(line["text"]) for line in lines}
+        return tuple(told[name] for name in names)
+    except (OSError, ValueError, TypeError) as error:
+        raise EvaluationError(f"{file} cannot be read as lines of JSON: {error}") from error
+    except KeyError as error:
+        raise EvaluationError(
+            f"{file} lacks {error}: each picture has a line with its file_name and its text"
+        ) from error
 
 
 def _picture(file: Path, content: bytes, shape: Sequence[int]) -> Floats:
@@ -108,7 +129,7 @@ def _picture(file: Path, content: bytes, shape: Sequence[int]) -> Floats:
         raise EvaluationError(f"{file}: {error}") from error
 
 
-def _masks(files: Sequence[Path], groups: Sequence[str], folder: Path, shape: Sequence[int]) -> Mask:
+def _masks(files: Sequence[Path], groups: Sequence[str], folder: Path, shape: Sequence[int]) -> Truths:
     """The mask of every picture, empty for normal ones."""
     masks = np.zeros((len(files), *shape[1:]), bool)
     for place, (file, group) in enumerate(zip(files, groups, strict=True)):
@@ -122,7 +143,7 @@ def _masks(files: Sequence[Path], groups: Sequence[str], folder: Path, shape: Se
     return masks
 
 
-def _mask(file: Path, shape: Sequence[int]) -> Mask:
+def _mask(file: Path, shape: Sequence[int]) -> Truths:
     try:
         with Pillow.open(io.BytesIO(file.read_bytes())) as picture:
             sized = picture.convert("L").resize((shape[2], shape[1]), Pillow.Resampling.NEAREST)
@@ -136,52 +157,39 @@ def _mask(file: Path, shape: Sequence[int]) -> Mask:
 
 def _arrays(path: Path, shape: Sequence[int], image: Image | None, limit: int | None) -> tuple[Items, Data]:
     try:
-        raw = path.read_bytes()
-        with np.load(io.BytesIO(raw), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("X", "y", "masks") if name in file}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise EvaluationError(f"{path} is no .npz file of arrays: {error}") from error
-    if "X" not in arrays or not len(arrays["X"]):
-        raise EvaluationError(f"{path} has no array 'X' with an item in each row")
-    if any(len(each) != len(arrays["X"]) for each in arrays.values()):
-        raise EvaluationError(f"the arrays of {path} are not equally long")
-    places = chosen(len(arrays["X"]), limit)
-    arrays = {name: each[places] for name, each in arrays.items()}
-    values = _shaped(path, arrays["X"], shape, image)
-    labels = masks = None
-    groups = ("",) * len(values)
-    if "y" in arrays:
-        labels = _sized(path, "y", arrays["y"], ()) != 0
-        groups = tuple("anomaly" if each else GOOD for each in labels)
-    if "masks" in arrays:
-        masks = _sized(path, "masks", arrays["masks"], shape[-2:]) != 0
-    return Items(values, groups, labels, masks), _described(path, digest([raw], limit), groups)
+        data, seal = labelled.read_items(path), digest([path.read_bytes()], limit)
+    except WrongArrays as error:
+        raise EvaluationError(str(error)) from error
+    places = chosen(len(data.items), limit)
+    values = _shaped(data, shape, image)[places]
+    known = bool(data.anomalous.any())
+    labels = data.anomalous[places] if known else None
+    groups = tuple(("anomaly" if each else GOOD) if known else "" for each in data.anomalous[places])
+    masks = None
+    if data.masks is not None:
+        if data.masks[0].size != math.prod(shape[-2:]):
+            raise EvaluationError(
+                f"masks of {data.file} have shape {list(data.masks.shape[1:])}, not {list(shape[-2:])}"
+            )
+        masks = data.masks[places].reshape(len(places), *shape[-2:])
+    captions = tuple(data.prompts[place] for place in places) if data.prompts else ()
+    return Items(values, groups, labels, masks, captions), _described(path, seal, groups)
 
 
-def _sized(path: Path, name: str, array: NDArray[np.generic], shape: Sequence[int]) -> NDArray[np.generic]:
-    """One such array for each item."""
-    if array.size != len(array) * math.prod(shape):
-        raise EvaluationError(f"{name!r} of {path} has shape {list(array.shape)}, not {['items', *shape]}")
-    return array.reshape(len(array), *shape)
-
-
-def _shaped(path: Path, values: NDArray[np.generic], shape: Sequence[int], image: Image | None) -> Floats:
-    """As the model takes them: whole numbers of pictures are shares of 255, the channels may come last."""
-    if values[0].size != math.prod(shape):
+def _shaped(data: Labelled, shape: Sequence[int], image: Image | None) -> Floats:
+    """As the model takes them: pictures may have their channels last, and be laid flat."""
+    items = data.items
+    if items[0].size != math.prod(shape):
         raise EvaluationError(
-            f"the items of {path} have shape {list(values.shape[1:])}, and the model takes {list(shape)}"
+            f"the items of {data.file} have shape {list(items.shape[1:])}, and the model takes {list(shape)}"
         )
-    numbers = values.astype(np.float32)
-    if image and values.dtype == np.uint8:
-        numbers /= 255
-    if image and values.shape[1:] == (*shape[1:], shape[0]):
-        numbers = np.moveaxis(numbers, -1, 1)
-    numbers = np.ascontiguousarray(numbers).reshape(len(values), *shape)
-    if not np.isfinite(numbers).all():
+    if image and (items.min() < 0 or items.max() > 1):
         raise EvaluationError(
-            f"item {int(np.argmax(~np.isfinite(numbers.reshape(len(values), -1)).all(1)))} of {path} is not finite"
+            f"the items of {data.file} go from {items.min():.4g} to {items.max():.4g}, where pictures have values in [0, 1]"
         )
-    return numbers
+    if image and items.shape[1:] == (*shape[1:], shape[0]):
+        items = np.moveaxis(items, -1, 1)
+    return np.ascontiguousarray(items).reshape(len(items), *shape)
 
 
 def _described(path: Path, seal: str, groups: Sequence[str]) -> Data:

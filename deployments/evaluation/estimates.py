@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.evaluation.record import Figure
+from model_store.ranking import Weights
 
-Weights: TypeAlias = NDArray[np.float64]  # how often each item counts
 Statistic: TypeAlias = Callable[[Weights], float]
 
 REPLICATES: Final = 400

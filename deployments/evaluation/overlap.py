@@ -3,14 +3,16 @@
 Figures of different feature nets cannot be compared, nor Frechet distances of different numbers of items.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import pairwise_distances
 
-from deployments.evaluation.estimates import Sampling, Weights, estimate, mean
+from deployments.evaluation.estimates import Sampling, estimate, mean
 from deployments.evaluation.record import Figure
+from model_store.ranking import Weights
 
 Features = NDArray[np.float64]  # [items, width]
 
@@ -81,6 +83,24 @@ def _neighbours(real: Features, made: Features, key: str, of_net: str) -> dict[s
         )
         for name, (values, about) in found.items()
     }
+
+
+def agreement(
+    real: tuple[Features, Sequence[str]], made: tuple[Features, Sequence[str]], net: str, key: str
+) -> Figure:
+    """How often what is made for a prompt lies nearest to a real item of that prompt; both with the prompt of each."""
+    words, wanted = np.array(real[1][:_COMPARED]), np.array(made[1][:_COMPARED])
+    nearest = pairwise_distances(made[0][:_COMPARED], real[0][:_COMPARED]).argmin(1)
+    among = pairwise_distances(real[0][:_COMPARED])
+    np.fill_diagonal(among, np.inf)
+    own = (words[among.argmin(1)] == words).mean()
+    return estimate(
+        mean(words[nearest] == wanted),
+        Sampling.of(f"{key}:{net}:{len(wanted)}:wanted", len(wanted)),
+        better=True,
+        about=f"share of what is drawn whose nearest picture of the data has the same prompt, in the features of {net}; "
+        f"of the data itself {own:.3g}",
+    )
 
 
 def _radii(features: Features) -> Features:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from deployments.evaluation.detection import thinned
-from deployments.evaluation.estimates import Sampling, Weights, estimate
+from deployments.evaluation.estimates import Sampling, estimate
 from deployments.evaluation.record import Figure, Plot
+from model_store.ranking import Weights
 
 Counts: TypeAlias = NDArray[np.float64]
 

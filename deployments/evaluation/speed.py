@@ -7,9 +7,10 @@ from typing import Final
 
 import numpy as np
 
-from deployments.evaluation.estimates import Sampling, Weights, estimate
+from deployments.evaluation.estimates import Sampling, estimate
 from deployments.evaluation.record import Figure
 from deployments.evaluation.shown import Progress
+from model_store.ranking import Weights
 
 _SECONDS: Final = 1.5
 _MOST: Final = 2_000

@@ -3,15 +3,16 @@
 import asyncio
 import math
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 
+from deployments.evaluation.at_once import gathered
 from deployments.evaluation.detection import histogram
 from deployments.evaluation.errors import EvaluationError
-from deployments.evaluation.estimates import Sampling, Weights, estimate
+from deployments.evaluation.estimates import Sampling, estimate
 from deployments.evaluation.record import Figure
 from deployments.evaluation.shown import Found, Passage, Progress
 from deployments.evaluation.speed import timings
@@ -20,8 +21,7 @@ from deployments.evaluation.wording import agreement, variety
 from deployments.messages import Complete, TextDelta, Tokenize
 from deployments.studio import Studio
 from model_store.manifest import Manifest, Text
-
-T = TypeVar("T")
+from model_store.ranking import Weights
 
 _AT_ONCE: Final = 8
 _BLOCK: Final = 1024  # bytes that are drawn again together: tokens of one passage are not independent
@@ -91,7 +91,7 @@ async def _likelihood(
         told = delta.logprobs[first - start :]
         return place, [(len(each.token), -each.logprob) for each in told if each.logprob is not None]
 
-    results = await _gathered((scored(*each) for each in windows), len(windows), "Reading", progress)
+    results = await gathered((scored(*each) for each in windows), len(windows), _AT_ONCE, "Reading", progress)
     blocks: dict[tuple[int, int], list[float]] = {}  # of a document and a place: nats, tokens, bytes
     read = dict.fromkeys(range(len(tokens)), 0)
     for place, told in results:
@@ -166,7 +166,7 @@ async def _continued(
         request = Complete(model, (prompts[place],), max_tokens=most, seed=asked.seed + place)
         return (await studio.collect(request))[0]
 
-    deltas = await _gathered(map(written, range(len(prompts))), len(prompts), "Writing", progress)
+    deltas = await gathered(map(written, range(len(prompts))), len(prompts), _AT_ONCE, "Writing", progress)
     answers = [delta.text for delta in deltas]
     passages = [
         Passage(await _said(studio, model, prompt), answer)
@@ -190,7 +190,9 @@ async def _answered(
         return (await studio.collect(request))[0].text
 
     pairs = texts.pairs
-    answers = await _gathered((answered(each.prompt) for each in pairs), len(pairs), "Answering", progress)
+    answers = await gathered(
+        (answered(each.prompt) for each in pairs), len(pairs), _AT_ONCE, "Answering", progress
+    )
     progress("Judging answers", 0, 0)
     figures = agreement(answers, [each.wanted for each in pairs], f"{key}:answers")
     figures |= variety(answers, f"{key}:answers")
@@ -199,23 +201,6 @@ async def _answered(
         for pair, answer in zip(pairs[:_SHOWN], answers[:_SHOWN], strict=True)
     ]
     return Found(figures, passages=passages)
-
-
-async def _gathered(
-    works: Iterable[Coroutine[Any, Any, T]], count: int, doing: str, progress: Progress
-) -> list[T]:
-    """Results in order, of a few at once."""
-    places, done = asyncio.Semaphore(_AT_ONCE), 0
-
-    async def one(work: Coroutine[Any, Any, T]) -> T:
-        nonlocal done
-        async with places:
-            result = await work
-        done += 1
-        progress(doing, done, count)
-        return result
-
-    return await asyncio.gather(*map(one, works))
 
 
 # -- speed ------------------------------------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from deployments.evaluation.estimates import Sampling, Statistic, Weights, estimate, mean
+from deployments.evaluation.estimates import Sampling, Statistic, estimate, mean
 from deployments.evaluation.record import Figure
+from model_store.ranking import Weights
 
 
 def agreement(answers: Sequence[str], wanted: Sequence[Sequence[str]], key: str) -> dict[str, Figure]:

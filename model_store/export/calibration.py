@@ -4,21 +4,19 @@ Knows arrays and open graphs, no model.
 """
 
 import io
-import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store import labelled
 from model_store.export.errors import DraftError
 from model_store.export.parity import Runs
+from model_store.labelled import Floats, Labelled, Truths, WrongArrays
 from model_store.manifest import Calibration, Measure, Scoring, Tensor
-
-Floats: TypeAlias = NDArray[np.float32]
-Truths: TypeAlias = NDArray[np.bool_]
+from model_store.ranking import auroc
 
 QUANTILE: Final = 0.99
 FEWEST: Final = 10
@@ -26,70 +24,14 @@ FEWEST: Final = 10
 
 PREFIX: Final = "score."
 _BATCH: Final = 64
-_CHANNELS: Final = (1, 3, 4)
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Items [count, ...] from `file`, and which of them are anomalies: none, where nobody says."""
-
-    items: Floats
-    anomalous: Truths
-    file: str
-
-    @property
-    def normal(self) -> Floats:
-        """Those that are no anomalies."""
-        return self.items[~self.anomalous]
 
 
 def read_items(path: Path) -> Labelled:
-    """Items `X` [count, ...] and labels `y` [count], if there are any, of an `.npz`. Raises DraftError.
-
-    A label is 0 (normal) or 1 (anomaly). Bytes of three or four dimensions are pictures, with the channels last, first
-    or left out: they become [count, channels, height, width] in [0, 1]. Everything else is taken as it is.
-    """
+    """`model_store.labelled.read_items`. Raises DraftError."""
     try:
-        with path.open("rb") as file:
-            stored = np.load(file, allow_pickle=False)
-            arrays: dict[str, NDArray[Any]] = dict(stored) if isinstance(stored, np.lib.npyio.NpzFile) else {}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DraftError(f"{path.name} cannot be read as an .npz of arrays: {error!s:.200}") from error
-    if "X" not in arrays:
-        raise DraftError(f"{path.name} has no array X, only {', '.join(sorted(arrays)) or 'none at all'}")
-    items = _floats(arrays["X"], path.name)
-    return Labelled(items, _labels(arrays.get("y"), len(items), path.name), path.name)
-
-
-def _floats(given: NDArray[Any], file: str) -> Floats:
-    if given.dtype.kind not in "fiub" or given.ndim < 2 or not given.size:
-        raise DraftError(f"{file}: X is {given.dtype}{list(given.shape)}, where numbers [items, ...] belong")
-    if given.dtype == np.uint8 and given.ndim in {3, 4}:
-        given = _channels_first(given) / 255
-    with np.errstate(over="ignore"):
-        items = given.astype(np.float32)
-    wrong = np.flatnonzero(~np.isfinite(items.reshape(len(items), -1)).all(1))
-    if wrong.size:
-        raise DraftError(f"{file}: X[{wrong[0]}] is not finite in float32 ({wrong.size} such items)")
-    return items
-
-
-def _channels_first(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    if pictures.ndim == 3:
-        return pictures[:, None]
-    last = pictures.shape[3] in _CHANNELS and pictures.shape[1] not in _CHANNELS
-    return np.moveaxis(pictures, 3, 1) if last else pictures
-
-
-def _labels(given: NDArray[Any] | None, count: int, file: str) -> Truths:
-    if given is None:
-        return np.zeros(count, np.bool_)
-    flat = given.reshape(-1)
-    if len(flat) != count:
-        raise DraftError(f"{file}: y has {len(flat)} labels for {count} items")
-    if not np.isin(flat, (0, 1)).all():
-        raise DraftError(f"{file}: a label in y is 0 (normal) or 1 (anomaly)")
-    return flat.astype(np.bool_)
+        return labelled.read_items(path)
+    except WrongArrays as error:
+        raise DraftError(str(error)) from error
 
 
 def scores_of(
@@ -144,14 +86,6 @@ def calibrate(
             data=f"{data} ({len(ordered)})",
         )
     return Scoring(default=default, calibrations=calibrations), files
-
-
-def auroc(normal: NDArray[Any], anomalous: NDArray[Any]) -> float:
-    """Probability that an anomaly's score [n] exceeds a normal one [m], ties counted half (Mann-Whitney)."""
-    ordered = np.sort(normal)
-    below = np.searchsorted(ordered, anomalous, "left")
-    up_to = np.searchsorted(ordered, anomalous, "right")
-    return float((below + up_to).mean() / (2 * len(ordered)))
 
 
 def measured(scores: Mapping[str, NDArray[Any]], anomalous: Truths, data: str) -> dict[str, Measure]:

@@ -16,7 +16,6 @@ from model_store.export import graph_process, redrawn
 from model_store.export.calibration import (
     PREFIX,
     QUANTILE,
-    Labelled,
     calibrate,
     measured,
     of_normal,
@@ -31,6 +30,7 @@ from model_store.export.parity import LIMITS, Figure, compare
 from model_store.export.sampling import Nodes
 from model_store.export.witness import NOBODY, Witness
 from model_store.imaging import Image
+from model_store.labelled import Labelled
 from model_store.manifest import Tensor
 from model_store.session import Session
 

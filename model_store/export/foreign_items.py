@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from model_store.errors import BrokenGraph, RunFailed
 from model_store.export import graph_process, neighbours
-from model_store.export.calibration import Labelled, read_items
+from model_store.export.calibration import read_items
 from model_store.export.cases import Case
 from model_store.export.detectors import Calibrated, check_fit
 from model_store.export.draft import Draft, GraphDraft
@@ -25,6 +25,7 @@ from model_store.export.options import Origin, infer_outputs
 from model_store.export.parity import Figure
 from model_store.export.publish import Runs
 from model_store.export.witness import Witness
+from model_store.labelled import Labelled
 from model_store.manifest import Tensor
 
 ROWS: Final = 3

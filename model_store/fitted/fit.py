@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model_store.export.calibration import QUANTILE, Floats, Labelled, calibrate, measured, of_normal
+from model_store.export.calibration import QUANTILE, calibrate, measured, of_normal
 from model_store.export.draft import Draft, GraphDraft, tensor
 from model_store.export.errors import DraftError
 from model_store.export.item_roles import picture_of
@@ -18,6 +18,7 @@ from model_store.export.options import Origin
 from model_store.fitted import modules
 from model_store.fitted.recipe import MOST_BYTES, Kind, Recipe
 from model_store.fitted.spread import Units, axes, shrinkage, units
+from model_store.labelled import Floats, Labelled
 from model_store.manifest import Capability, Measure, Task
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from model_store import ranking
+
 LUMINANCE_FLOOR = 0.01**2
 CONTRAST_FLOOR = 0.03**2
 
@@ -94,11 +96,8 @@ def _radii(features: Tensor, neighbours: int) -> Tensor:
 
 
 def auroc(normal: Tensor, abnormal: Tensor) -> float:
-    """Probability that an abnormal score [n] exceeds a normal one [m], ties counted half (Mann-Whitney)."""
-    ordered = normal.sort().values
-    below = torch.searchsorted(ordered, abnormal, right=False)
-    up_to = torch.searchsorted(ordered, abnormal, right=True)
-    return float((below + up_to).double().mean() / (2 * len(normal)))
+    """`model_store.ranking.auroc` of tensors [m] and [n]."""
+    return ranking.auroc(normal.numpy(), abnormal.numpy())
 
 
 def pca_reconstruction(training: Tensor, images: Tensor, components: int = 32) -> Tensor:

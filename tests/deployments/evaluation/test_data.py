@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def arrays(path: Path, **given: np.ndarray) -> Path:
 
 def test_arrays_with_labels_and_masks(tmp_path: Path) -> None:
     x = np.full((2, 8, 8), 255, np.uint8)
-    file = arrays(tmp_path / "a.npz", X=x, y=np.array([0, 7]), masks=np.stack([x[0] * 0, x[0]]))
+    file = arrays(tmp_path / "a.npz", X=x, y=np.array([0, 1]), masks=np.stack([x[0] * 0, x[0]]))
     items, data = read_items(file, SHAPE, IMAGE, None)
     assert items.values.shape == (2, 1, 8, 8)
     assert items.values.max() == 1
@@ -101,11 +102,12 @@ def test_channels_may_come_last(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"Z": np.zeros(1)}, "has no array 'X'"),
+        ({"Z": np.zeros(1)}, "has no array X, only Z"),
         ({"X": np.zeros((2, 9))}, "have shape [9], and the model takes [1, 8, 8]"),
-        ({"X": np.zeros((2, 64)), "y": np.zeros(3)}, "are not equally long"),
-        ({"X": np.zeros((2, 64)), "y": np.zeros((2, 3))}, "'y' of"),
-        ({"X": np.array([np.zeros(64), np.full(64, np.nan)])}, "item 1 of"),
+        ({"X": np.zeros((2, 64)), "y": np.zeros(3)}, "y is of 3 items, X of 2"),
+        ({"X": np.zeros((2, 64)), "masks": np.zeros((2, 3))}, "masks of a.npz have shape [3], not [8, 8]"),
+        ({"X": np.full((2, 64), 255, np.uint8)}, "go from 255 to 255, where pictures have values in [0, 1]"),
+        ({"X": np.array([np.zeros(64), np.full(64, np.nan)])}, "X[1] is not finite"),
     ],
 )
 def test_wrong_arrays_are_a_sentence(tmp_path: Path, given: dict[str, np.ndarray], said: str) -> None:
@@ -116,7 +118,7 @@ def test_wrong_arrays_are_a_sentence(tmp_path: Path, given: dict[str, np.ndarray
 def test_what_is_no_data_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "no.npz").write_bytes(b"PK")
     (tmp_path / "no.png").write_bytes(b"")
-    with pytest.raises(EvaluationError, match=r"is no \.npz file"):
+    with pytest.raises(EvaluationError, match=r"no\.npz cannot be read"):
         read_items(tmp_path / "no.npz", SHAPE, IMAGE, None)
     with pytest.raises(EvaluationError, match=r"no\.png: "):
         read_items(tmp_path, SHAPE, IMAGE, None)
@@ -124,6 +126,28 @@ def test_what_is_no_data_is_a_sentence(tmp_path: Path) -> None:
         read_items(tmp_path, (3,), None, None)
     with pytest.raises(EvaluationError, match="neither a folder"):
         read_items(tmp_path / "no", SHAPE, IMAGE, None)
+
+
+def test_prompts_are_captions_or_folders(tmp_path: Path) -> None:
+    for name in ("cat/0.png", "dog/0.png"):
+        picture(tmp_path / name, 1)
+    items, data = read_items(tmp_path, SHAPE, IMAGE, None)
+    assert items.prompts == ("cat", "dog")
+    lines = [{"file_name": f"{name}/0.png", "text": f"a {name}"} for name in ("dog", "cat")]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    captioned, other = read_items(tmp_path, SHAPE, IMAGE, None)
+    assert captioned.prompts == ("a cat", "a dog")
+    assert data.digest != other.digest
+    picture(tmp_path / "0.png", 1)
+    with pytest.raises(EvaluationError, match=r"lacks '0\.png': each picture has a line"):
+        read_items(tmp_path, SHAPE, IMAGE, None)
+    (tmp_path / "metadata.jsonl").write_text("[]")
+    with pytest.raises(EvaluationError, match="cannot be read as lines of JSON"):
+        read_items(tmp_path, SHAPE, IMAGE, None)
+    (tmp_path / "metadata.jsonl").unlink()
+    assert read_items(tmp_path, SHAPE, IMAGE, None)[0].prompts == ()  # one picture has no folder
+    file = arrays(tmp_path / "a.npz", X=np.zeros((2, 64)), prompts=np.array(["a", "b"]))
+    assert read_items(file, SHAPE, IMAGE, 1)[0].prompts in {("a",), ("b",)}
 
 
 def test_a_limit_takes_always_the_same_items() -> None:

@@ -1,28 +1,7 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sklearn import metrics
 
-from deployments.evaluation.detection import Ranked, curves, detection, histogram
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.data())
-def test_weighted_figures_are_scikit_learns(data: st.DataObject) -> None:
-    count = data.draw(st.integers(2, 30))
-    labels = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
-    labels[:2] = True, False
-    scores = np.array(data.draw(st.lists(st.integers(0, 5), min_size=count, max_size=count)), np.float32)
-    weights = np.array(data.draw(st.lists(st.integers(1, 3), min_size=count, max_size=count)), np.float64)
-    ranked = Ranked(scores, labels)
-    assert ranked.auroc(weights) == pytest.approx(
-        metrics.roc_auc_score(labels, scores, sample_weight=weights)
-    )
-    wanted = metrics.average_precision_score(labels, scores, sample_weight=weights)
-    assert ranked.average_precision(weights) == pytest.approx(wanted)
-    best = max(metrics.f1_score(labels, scores >= each, sample_weight=weights) for each in set(scores))
-    assert ranked.best_f1(weights) == pytest.approx(best)
+from deployments.evaluation.detection import curves, detection, histogram
 
 
 def test_a_perfect_score_with_a_sound_threshold() -> None:

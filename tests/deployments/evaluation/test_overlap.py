@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from deployments.evaluation.overlap import frechet, overlap, vendi
+from deployments.evaluation.overlap import agreement, frechet, overlap, vendi
 
 
 def test_the_frechet_distance_of_normal_distributions_is_known() -> None:
@@ -31,3 +31,13 @@ def test_samples_of_one_distribution_overlap_and_others_do_not() -> None:
     assert narrow["coverage"].value < 0.3
     assert narrow["precision"].value > 0.8
     assert all(each.low <= each.value <= each.high for each in alike.values())
+
+
+def test_agreement_is_that_of_the_nearest_real_item() -> None:
+    random = np.random.default_rng(0)
+    words = ["a", "b"] * 20
+    features = np.array([[0.0], [10.0]] * 20) + random.normal(0, 0.1, (40, 1))
+    wanted = ["a"] * 30 + ["b"] * 10
+    figure = agreement((features, words), (np.zeros((40, 1)), wanted), "net:1", "key")
+    assert figure.value == 0.75
+    assert figure.about.endswith("of the data itself 1")

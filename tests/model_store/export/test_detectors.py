@@ -8,11 +8,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from model_store.export import graph_process
-from model_store.export.calibration import Labelled
 from model_store.export.detectors import check_fit, finish
 from model_store.export.draft import GraphDraft, tensor
 from model_store.export.errors import DraftError
 from model_store.export.graph_process import TorchRun
+from model_store.labelled import Labelled
 from tests.model_store.export.test_redrawn import items
 
 INPUT = (tensor("x", "float32", "batch", 4, 4, role="input"),)

@@ -11,7 +11,6 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from model_store.export.calibration import Floats, Labelled
 from model_store.export.cases import random_cases
 from model_store.export.errors import DraftError
 from model_store.export.neighbours import dependence
@@ -19,6 +18,7 @@ from model_store.export.publish import publish
 from model_store.fitted.fit import check_weight, draft, fit, split
 from model_store.fitted.modules import Pca
 from model_store.fitted.recipe import MOST_BYTES, Kind, Recipe
+from model_store.labelled import Floats, Labelled
 from model_store.session import Device, open_graph
 from model_store.store import Store
 
