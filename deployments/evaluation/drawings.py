@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.evaluation.data import Items
+from deployments.evaluation.at_once import gathered
+from deployments.evaluation.data import Items, chosen
 from deployments.evaluation.errors import EvaluationError
 from deployments.evaluation.items import item_shape, run_items
-from deployments.evaluation.overlap import NEIGHBOURS, overlap
+from deployments.evaluation.overlap import NEIGHBOURS, agreement, overlap
 from deployments.evaluation.record import Figure
 from deployments.evaluation.shown import Found, Grid, Progress, Tile
 from deployments.evaluation.speed import timings
@@ -18,6 +20,7 @@ from deployments.messages import Draw, Output
 from deployments.pictures import decode
 from deployments.studio import Studio
 from model_store.device import Device
+from model_store.imaging import Image
 from model_store.manifest import Manifest
 from model_store.package import Package
 
@@ -26,25 +29,40 @@ _SHOWN: Final = 24
 _RUNS: Final = 5
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """PNGs, what was asked for with each, and whose words these are."""
+
+    pictures: Sequence[bytes]
+    wanted: Sequence[str]
+    whose: str
+
+
+def prompts(image: Image, real: Items, count: int) -> tuple[list[str], str]:
+    """What to ask for, picture by picture, and whose words these are: the data's own, if the model knows them."""
+    known = {each.casefold() for each in image.classes}
+    words: Sequence[str] = real.prompts
+    if words and (image.prompt or (known and known.issuperset(each.casefold() for each in words))):
+        words, whose = [words[place] for place in chosen(len(words), count)], "the data's own"
+    elif image.classes:
+        words, whose = image.classes, "every class equally often"
+    else:
+        words, whose = ("",), ""
+    return [words[place % len(words)] for place in range(count)], whose
+
+
 async def draw(
-    studio: Studio, manifest: Manifest, count: int, seed: int, progress: Progress
-) -> tuple[list[bytes], list[str]]:
-    """So many pictures as PNG, of every class in turn, and the class of each."""
-    classes: Sequence[str] = (manifest.image.classes if manifest.image else ()) or ("",)
-    pictures: list[bytes] = []
-    names: list[str] = []
-    while len(pictures) < count:
-        name = classes[len(names) // _TOGETHER % len(classes)]
-        wanted = min(_TOGETHER, count - len(pictures))
-        outputs = await _drawn(studio, manifest.name, name, wanted, seed + len(pictures))
-        pictures += [each.image or b"" for each in outputs]
-        names += [name] * wanted
-        progress("Drawing", len(pictures), count)
-    return pictures, names
+    studio: Studio, model: str, wanted: Sequence[str], seed: int, progress: Progress
+) -> list[bytes]:
+    """A PNG of each prompt, each by a seed of its own."""
+    works = (_drawn(studio, model, prompt, 1, seed + place) for place, prompt in enumerate(wanted))
+    return [
+        each.image or b"" for [each] in await gathered(works, len(wanted), _TOGETHER, "Drawing", progress)
+    ]
 
 
-async def _drawn(studio: Studio, model: str, name: str, n: int, seed: int) -> tuple[Output, ...]:
-    return (await studio.call(Draw(model, name or None, n=n, seed=seed))).outputs
+async def _drawn(studio: Studio, model: str, prompt: str, n: int, seed: int) -> tuple[Output, ...]:
+    return (await studio.call(Draw(model, prompt or None, n=n, seed=seed))).outputs
 
 
 def features(
@@ -67,36 +85,40 @@ def as_read(net: Package, pictures: Sequence[bytes]) -> NDArray[np.float32]:
 
 
 def compare(
-    pictures: Sequence[bytes], real: Items, net: Package, key: str, device: Device, progress: Progress
+    drawn: Drawn, real: Items, net: Package, key: str, device: Device, progress: Progress
 ) -> dict[str, Figure]:
     """Pictures beside the data, which is in the net's shape already."""
-    if min(len(pictures), len(real.values)) <= NEIGHBOURS + 1:
+    if min(len(drawn.pictures), len(real.values)) <= NEIGHBOURS + 1:
         raise EvaluationError(f"{NEIGHBOURS + 2} pictures are the least, of the data and of what is drawn")
-    made = features(net, as_read(net, pictures), device, progress)
+    made = features(net, as_read(net, drawn.pictures), device, progress)
     found = features(net, real.values, device, progress)
     progress("Comparing", 0, 0)
     name = f"{net.manifest.name}:{net.manifest.version}"
-    return overlap(found, made, name, key)
+    figures = overlap(found, made, name, key)
+    words = set(real.prompts)
+    if words.issuperset(drawn.wanted) and len(words) <= len(real.prompts) / 2:  # each has neighbours to find
+        figures["prompt_agreement"] = agreement((found, real.prompts), (made, drawn.wanted), name, key)
+    return figures
 
 
-def shown(pictures: Sequence[bytes], names: Sequence[str]) -> Grid:
+def shown(drawn: Drawn) -> Grid:
     """Some of what was drawn, in the order of drawing: nothing is picked out."""
-    spread = np.unique(np.linspace(0, len(pictures) - 1, min(_SHOWN, len(pictures))).astype(int))
-    tiles = tuple(Tile(pictures[place], names[place]) for place in spread)
+    count = len(drawn.pictures)
+    spread = np.unique(np.linspace(0, count - 1, min(_SHOWN, count)).astype(int))
+    tiles = tuple(Tile(drawn.pictures[place], drawn.wanted[place]) for place in spread)
     return Grid("Drawn", "Evenly spread over what was drawn; none is picked out.", tiles)
 
 
-async def drawing_speed(studio: Studio, manifest: Manifest, progress: Progress) -> dict[str, Figure]:
+async def drawing_speed(studio: Studio, model: str, prompt: str, progress: Progress) -> dict[str, Figure]:
     """Time of a picture, PNG included."""
     figures: dict[str, Figure] = {}
-    classes = (manifest.image.classes if manifest.image else ()) or ("",)
     for batch in (1, _TOGETHER):
         progress(f"Timing {batch} at once", 0, 0)
-        await _drawn(studio, manifest.name, classes[0], batch, 0)
+        await _drawn(studio, model, prompt, batch, 0)
         seconds = []
         for run in range(_RUNS if batch > 1 else 4 * _RUNS):
             began = time.perf_counter()
-            await _drawn(studio, manifest.name, classes[0], batch, run)
+            await _drawn(studio, model, prompt, batch, run)
             seconds.append(time.perf_counter() - began)
         measured = timings(np.array(seconds), batch, "pictures", "in the engine, PNG included")
         figures |= {f"drawing_{name}": each for name, each in measured.items()}
@@ -104,9 +126,11 @@ async def drawing_speed(studio: Studio, manifest: Manifest, progress: Progress) 
 
 
 async def evaluate_drawings(
-    studio: Studio, manifest: Manifest, samples: int, seed: int, progress: Progress
-) -> tuple[list[bytes], Found]:
-    """Pictures, and what can be said of them without data."""
-    pictures, names = await draw(studio, manifest, samples, seed, progress)
-    found = Found(await drawing_speed(studio, manifest, progress), grids=[shown(pictures, names)])
-    return pictures, found
+    studio: Studio, manifest: Manifest, real: Items, samples: int, seed: int, progress: Progress
+) -> tuple[Drawn, Found]:
+    """Pictures like the data, and what can be said of them without it."""
+    if manifest.image is None:
+        raise EvaluationError(f"{manifest.name} makes no pictures")
+    wanted, whose = prompts(manifest.image, real, samples)
+    drawn = Drawn(await draw(studio, manifest.name, wanted, seed, progress), wanted, whose)
+    return drawn, Found(await drawing_speed(studio, manifest.name, wanted[0], progress), grids=[shown(drawn)])

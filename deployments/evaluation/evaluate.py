@@ -62,7 +62,7 @@ def evaluate(package: Package, plan: Plan, progress: Progress) -> tuple[Evaluati
         seconds=round(time.perf_counter() - began, 1),
         model=Model(**{name: getattr(manifest, name) for name in Model.model_fields}),
         data=data,
-        settings=settings,
+        settings=settings | found.settings,
         environment=_environment(),
         figures=found.figures,
         plots=tuple(found.plots),
@@ -109,14 +109,12 @@ def _drawings(package: Package, plan: Plan, found: Found, progress: Progress) ->
         raise EvaluationError(f"{net.manifest.name} reads no pictures: no feature net")
     real, data = read_items(plan.data, shape, net.manifest.image, plan.limit)
 
-    async def run(studio: Studio) -> list[bytes]:
-        pictures, drawn = await evaluate_drawings(studio, package.manifest, plan.samples, plan.seed, progress)
-        found.add(drawn)
-        return pictures
-
     with closing(_studio(package, plan)) as studio:
-        pictures = asyncio.run(run(studio))
-    found.figures |= compare(pictures, real, net, data.digest, choose_device(plan.device), progress)
+        drawing = evaluate_drawings(studio, package.manifest, real, plan.samples, plan.seed, progress)
+        drawn, about = asyncio.run(drawing)
+    found.add(about)
+    found.settings |= {"samples": str(plan.samples)} | ({"prompts": drawn.whose} if drawn.whose else {})
+    found.figures |= compare(drawn, real, net, data.digest, choose_device(plan.device), progress)
     return data
 
 

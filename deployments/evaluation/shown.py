@@ -47,6 +47,7 @@ class Found:
     plots: list[Plot] = field(default_factory=list)
     grids: list[Grid] = field(default_factory=list)
     passages: list[Passage] = field(default_factory=list)
+    settings: dict[str, str] = field(default_factory=dict)
 
     def add(self, other: "Found") -> None:
         """Put another part behind this one."""
@@ -54,6 +55,7 @@ class Found:
         self.plots += other.plots
         self.grids += other.grids
         self.passages += other.passages
+        self.settings |= other.settings
 
 
 def tile(caption: str, *pictures: NDArray[np.floating]) -> Tile:

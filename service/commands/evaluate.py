@@ -34,8 +34,8 @@ def evaluate(  # noqa: PLR0917 - each argument is one option of the command
     data: Annotated[
         Path,
         typer.Option(
-            help="Held-out data: a folder of pictures (good/ and defects, ground_truth/ with masks), .npz (X, y, masks), "
-            ".txt, or .jsonl (text, or prompt and target)."
+            help="Held-out data: a folder of pictures (good/ and defects, ground_truth/ with masks; classes, or metadata.jsonl with "
+            "captions), .npz (X, y, masks, prompts), .txt, or .jsonl (text, or prompt and target)."
         ),
     ],
     store: Annotated[

@@ -12,13 +12,14 @@ from deployments.evaluation.evaluate import Plan, evaluate
 from deployments.evaluation.record import Evaluation
 from deployments.evaluation.shown import Found
 from model_store.store import Store
-from tests import packages
+from tests import flows, packages
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = packages.store(tmp_path_factory.mktemp("store"))
     packages.scorer(folder, mapped=True)
+    flows.flow(folder, name="text-flow", text=True, channels=1)
     return Store(folder)
 
 
@@ -85,9 +86,20 @@ def test_drawings_are_compared_in_the_features_of_another_package(store: Store, 
     names = ("frechet", "precision", "recall", "density", "coverage", "vendi", "drawing_throughput_16")
     assert set(names) <= record.figures.keys()
     assert record.settings["features"] == "tiny-ae:1"
-    assert {each.caption for each in found.grids[0].tiles} == {"circle", "square"}
+    assert {each.caption for each in found.grids[0].tiles} == set(packages.CLASSES)
     again, _ = run(store, "tiny-gan", Plan(items, features=store.open("tiny-ae"), samples=20, device="cpu"))
     assert again.figures["frechet"] == record.figures["frechet"]
+
+
+def test_words_are_drawn_as_the_data_has_them(store: Store, items: Path, tmp_path: Path) -> None:
+    with np.load(items) as arrays:
+        words = np.array(["red", "blue"])[np.arange(40) % 4 // 3]
+        np.savez(tmp_path / "x.npz", X=arrays["X"], prompts=words)
+    plan = Plan(tmp_path / "x.npz", features=store.open("tiny-ae"), samples=8, device="cpu")
+    record, found = run(store, "text-flow", plan)
+    assert record.settings["prompts"] == "the data's own"
+    assert {each.caption for each in found.grids[0].tiles} == {"red", "blue"}
+    assert 0 <= record.figures["prompt_agreement"].value <= 1
 
 
 @pytest.mark.parametrize("name", ["tiny-text", "tiny-attention"])
