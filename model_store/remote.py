@@ -20,7 +20,7 @@ from model_store.errors import (
 from model_store.files import CHUNK, Folder
 from model_store.manifest import Manifest
 from model_store.package import Package
-from model_store.shelf import Shelf, is_name, is_version
+from model_store.shelf import GATE, Shelf, is_name, is_version
 from model_store.verify import MANIFEST, Limits, parse, verify, with_links
 
 
@@ -61,6 +61,15 @@ class Remote:
                 raw, manifest, lambda path, sealed: self._content(f"{place}/{path}", sealed.bytes), mend=True
             )
         return self._cache.open(name, version)
+
+    def gate(self, name: str) -> bytes | None:
+        """What `Store.gate` says."""
+        if not is_name(name):
+            return None
+        try:
+            return b"".join(self._content(f"{self._root}/{name}/{GATE}", self._limits.manifest_bytes))
+        except MissingFile:
+            return None
 
     def publish(self, folder: Path) -> Manifest:
         """Upload a finished package. Raises AlreadyPublished, StoreUnavailable and whatever `verify` finds."""

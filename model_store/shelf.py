@@ -29,6 +29,7 @@ from model_store.verify import MANIFEST, Limits, parse, verify, with_links
 
 Content: TypeAlias = Callable[[str, File], Iterator[bytes]]  # a listed file's bytes, unchecked
 
+GATE: Final = "gate.yaml"
 _ASIDE: Final = ".adding-"
 _NAME: Final = TypeAdapter[str](Name)
 _VERSION: Final = TypeAdapter[str](Version)
@@ -79,6 +80,17 @@ class Shelf:
         """The package, verified. Raises PackageNotFound and whatever `verify` finds."""
         place = self._place(name, version)
         return Package(place, _is_called(verify(place, self._limits), name, version), self._limits)
+
+    def gate(self, name: str) -> bytes | None:
+        """What `Store.gate` says."""
+        if not is_name(name):
+            return None
+        try:
+            return (self.root / name / GATE).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreUnavailable(f"the store cannot be read: {error.strerror}") from error
 
     def publish(self, folder: Path) -> Manifest:
         """Add a finished package. Raises AlreadyPublished, StoreUnavailable and whatever `verify` finds."""

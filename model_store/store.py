@@ -63,6 +63,13 @@ class Store:
         """
         return self._shelf.open(name, self._latest(name) if version is None else version)
 
+    def gate(self, name: str) -> bytes | None:
+        """What new versions of a name must pass, `<name>/gate.yaml` as it is written; None without. Raises StoreUnavailable.
+
+        Whoever adds packages asks for it; `publish` does not, as it has no figures.
+        """
+        return self._shelf.gate(name)
+
     def publish(self, folder: Path) -> Manifest:
         """Add a finished, sealed package folder under the name and version its manifest says.
 

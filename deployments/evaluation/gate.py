@@ -38,15 +38,21 @@ class Gate(BaseModel):
 def read_gate(path: Path) -> Gate:
     """Read a gate's YAML file. Raises EvaluationError."""
     try:
-        return Gate.model_validate(yaml.safe_load(path.read_bytes()))
+        return parse_gate(path.read_bytes(), str(path))
     except OSError as error:
         raise EvaluationError(f"the gate {path} cannot be read: {error.strerror}") from error
+
+
+def parse_gate(raw: bytes, where: str) -> Gate:
+    """A gate from its YAML. Raises EvaluationError, which says `where` it is."""
+    try:
+        return Gate.model_validate(yaml.safe_load(raw))
     except yaml.YAMLError as error:
-        raise EvaluationError(f"the gate {path} is not valid YAML") from error
+        raise EvaluationError(f"the gate {where} is not valid YAML") from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "its top level"
-        raise EvaluationError(f"the gate {path} is wrong at {where}: {first['msg']}") from error
+        place = ".".join(map(str, first["loc"])) or "its top level"
+        raise EvaluationError(f"the gate {where} is wrong at {place}: {first['msg']}") from error
 
 
 def broken(gate: Gate, new: Evaluation, current: Evaluation | None) -> list[str]:

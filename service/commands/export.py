@@ -121,7 +121,7 @@ def torch(  # noqa: PLR0917 - each argument is one option of the command
     def work(address: str, steps: Steps) -> Manifest:
         return publish(describe(options, steps), address, steps, calibration=calibration)
 
-    run(store, work, "ONNX Runtime beside torch", "relative error")
+    run(store, name, work, "ONNX Runtime beside torch", "relative error")
 
 
 @app.command()
@@ -163,7 +163,7 @@ def hf(  # noqa: PLR0917 - each argument is one option of the command
 
         return export_directory(directory, address, options, steps.witness)
 
-    run(store, work, "The package beside transformers")
+    run(store, name, work, "The package beside transformers")
 
 
 @app.command()
@@ -201,7 +201,7 @@ def diffusers(  # noqa: PLR0917 - each argument is one option of the command
 
         return export_pipeline(directory, address, options, steps.witness, tell)
 
-    run(store, work, "The package beside diffusers")
+    run(store, name, work, "The package beside diffusers")
 
 
 @app.command()
@@ -250,7 +250,7 @@ def onnx(  # noqa: PLR0917 - each argument is one option of the command
             file, address, options, steps.witness, lambda roles: console.print(roles_table(roles))
         )
 
-    run(store, work, "Rows together beside rows alone")
+    run(store, name, work, "Rows together beside rows alone")
 
 
 def split_adapters(given: Sequence[str]) -> tuple[Path | None, dict[str, Path]]:
@@ -270,11 +270,13 @@ def split_adapters(given: Sequence[str]) -> tuple[Path | None, dict[str, Path]]:
     return next(iter(merged), None), named
 
 
-def run(store: str | None, work: Callable[[str, Steps], Manifest], title: str, error: str = "error") -> None:
+def run(
+    store: str | None, name: str, work: Callable[[str, Steps], Manifest], title: str, error: str = "error"
+) -> None:
     """Do the work with its steps in view, then print its figures, what is measured of the package, and where it went."""
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
     with clear_errors(errors):
-        address = store_address(store)
+        address = store_address(store, name)
         with Steps(console) as steps:
             manifest = work(address, steps)
         console.print(parity_table(steps.figures, title, error))

@@ -181,4 +181,4 @@ def _fit(
             steps.step(f"calibrate and measure on {len(rest.items)} held-out items")
             return publish(draft(fitted, rest, name, Path(folder), origin, quantile), address, steps)
 
-    run(store, work, "ONNX Runtime beside torch", "relative error")
+    run(store, name, work, "ONNX Runtime beside torch", "relative error")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.evaluation.errors import EvaluationError
-from deployments.evaluation.gate import Gate, broken, read_gate
+from deployments.evaluation.gate import Gate, broken, parse_gate, read_gate
 from deployments.evaluation.record import Evaluation
 from model_store.errors import AlreadyPublished, PackageError
 from model_store.manifest import Manifest
@@ -171,21 +171,28 @@ def push(
     gate: Annotated[
         Path | None,
         typer.Option(
-            help="YAML file with what a version must reach to follow the store's latest; see the README."
+            help="YAML file with what a version must reach to follow the store's latest, beside the store's own NAME/gate.yaml."
         ),
     ] = None,
     evaluations: Annotated[
-        Path, typer.Option(help="Where `atelier evaluate` has written to, for --gate.")
+        Path, typer.Option(help="Where `atelier evaluate` has written to, for gates.")
     ] = Path("evaluations"),
 ) -> None:
     """Add packages to another store; others see a version when all of it is there."""
     with clear_errors():
         given, taker = open_store(source), open_store(target)
-        if gate:
-            rules = read_gate(gate)
-            for each in models:  # all of them before any is added
-                _pass(given.manifest(*parse_model(each)), taker, rules, evaluations)
+        asked = [read_gate(gate)] if gate else []
+        for each in models:  # all of them before any is added
+            name, version = parse_model(each)
+            for rules in asked + _gates(taker, name):
+                _pass(given.manifest(name, version), taker, rules, evaluations)
         _copy(models, given, taker)
+
+
+def _gates(target: Store, name: str) -> list[Gate]:
+    """The target's own for this name, if it has one."""
+    raw = target.gate(name)
+    return [] if raw is None else [parse_gate(raw, f"of {name} in {target.url}")]
 
 
 def _pass(manifest: Manifest, target: Store, gate: Gate, evaluations: Path) -> None:

@@ -21,6 +21,7 @@ from model_store.export.errors import ExportError
 from model_store.export.parity import Figure
 from model_store.export.witness import Witness
 from model_store.manifest import Manifest, Measure
+from model_store.store import Store
 from service.settings import SettingsError, load, set_environment
 
 INTERRUPTED: Final = 130  # what a shell reports of a command that Ctrl-C ended
@@ -88,11 +89,19 @@ def clear_errors(console: Console) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def store_address(given: str | None) -> str:
-    """Where to publish: as asked, else the store of the settings. Raises ExportError where neither says."""
+def store_address(given: str | None, name: str) -> str:
+    """Where to publish: as asked, else the store of the settings. Raises ExportError where neither says, or versions pass a gate.
+
+    What is only about to be made has not been evaluated, and it is better to say so before the work than after it.
+    """
     address = given or load().store
     if not address:
         raise ExportError("say where to publish: --store FOLDER, any fsspec URL, or ATELIER_STORE")
+    if Store(address).gate(name) is not None:
+        raise ExportError(
+            f"new versions of {name} pass a gate in {address}: publish into another store, `atelier evaluate` it there, "
+            f"then `atelier models push {name} --to {address}`"
+        )
     return address
 
 

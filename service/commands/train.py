@@ -68,7 +68,7 @@ def train(name: Name, data: Data, store: StoreOption = None, seed: Seed = None) 
     """Train a reference model on public data and publish its package."""
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
     with clear_errors(errors):
-        address = store_address(store)
+        address = store_address(store, name)
         reference = find(name)
         with tempfile.TemporaryDirectory(prefix="atelier-train-") as work:
             draft = learn(reference, data, Path(work), seed, console)

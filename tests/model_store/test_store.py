@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import fsspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -47,6 +48,16 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path, memory: str) -> Opene
 
 
 # -- every kind of store ----------------------------------------------------------------------------------------------
+
+
+def test_a_gate_lies_beside_the_versions(opener: Opener, tmp_path: Path) -> None:
+    store = opener()
+    store.publish(packages.autoencoder(tmp_path / "made"))
+    assert store.gate("tiny-ae") is store.gate("no") is store.gate("../made") is None
+    files, root = fsspec.core.url_to_fs(store.url)
+    files.pipe_file(f"{root}/tiny-ae/gate.yaml", b"figures: {}")
+    assert opener().gate("tiny-ae") == b"figures: {}"
+    assert opener().versions("tiny-ae") == ["1"]
 
 
 def test_an_empty_store_has_nothing(opener: Opener) -> None:

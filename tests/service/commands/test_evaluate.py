@@ -117,6 +117,25 @@ def test_pushing_through_a_gate(place: Path, tmp_path: Path) -> None:
     assert push("2").exit_code == 0
 
 
+def test_a_store_may_have_a_gate_of_its_own(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "there/tiny-ae").mkdir(parents=True)
+    gate = tmp_path / "there/tiny-ae/gate.yaml"
+    options = ("--from", place / "store", "--to", tmp_path / "there", "--evaluations", place / "evaluations")
+    for rules, said in (
+        (
+            "figures: {auroc.l1: {at_least: 2}}",
+            "does not pass the gate: auroc.l1 is 1, and must be at least 2",
+        ),
+        ("figures: {}", f"the gate of tiny-ae in {tmp_path / 'there'} is wrong at figures"),
+    ):
+        gate.write_text(rules)
+        refused = run("models", "push", "tiny-ae:2", *options)
+        assert refused.exit_code == 1
+        assert said in refused.stderr
+    gate.write_text("figures: {auroc.l1: {at_least: 1}}")
+    assert run("models", "push", "tiny-ae:2", *options).exit_code == 0
+
+
 def test_an_evaluation_of_another_package_does_not_count(place: Path, tmp_path: Path) -> None:
     packages.autoencoder(tmp_path / "store", version="2", size=4)
     (tmp_path / "gate.yaml").write_text("figures: {auroc.l1: {at_least: 0.5}}")

@@ -3,6 +3,7 @@
 import io
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import typer
@@ -114,11 +115,21 @@ def test_the_quality_stands_beside_its_baseline() -> None:
     assert all(word in text for word in ("nats ↓", "1.5", "1.47", "nanoGPT", "held-out tenth", "alone ↑"))
 
 
-def test_the_store_is_the_one_asked_for_or_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_store_is_the_one_asked_for_or_the_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("ATELIER_STORE", raising=False)
-    assert store_address("here") == "here"
+    assert store_address(str(tmp_path), "a") == str(tmp_path)
     with pytest.raises(ExportError, match="say where to publish: --store"):
-        store_address(None)
+        store_address(None, "a")
 
-    monkeypatch.setenv("ATELIER_STORE", "s3://models")
-    assert store_address(None) == "s3://models"
+    monkeypatch.setenv("ATELIER_STORE", "memory://models")
+    assert store_address(None, "a") == "memory://models"
+
+
+def test_what_passes_a_gate_is_pushed_and_not_published_at_once(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/gate.yaml").write_text("figures: {auroc: {at_least: 0.9}}")
+    with pytest.raises(ExportError, match=r"new versions of a pass a gate in .*`atelier models push a --to "):
+        store_address(str(tmp_path), "a")
+    assert store_address(str(tmp_path), "b") == str(tmp_path)
