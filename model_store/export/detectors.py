@@ -7,9 +7,11 @@ and what the finished graph gives normal items becomes the calibration.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from model_store.export import graph_process, redrawn
@@ -25,7 +27,7 @@ from model_store.export.calibration import (
 from model_store.export.draft import Draft, GraphDraft
 from model_store.export.errors import DraftError
 from model_store.export.graph_process import TorchRun
-from model_store.export.item_roles import able, served
+from model_store.export.item_roles import SCORE, able, served
 from model_store.export.parity import LIMITS, Figure, compare
 from model_store.export.sampling import Nodes
 from model_store.export.witness import NOBODY, Witness
@@ -97,21 +99,38 @@ def finish(
     by_role = {each.role: each for each in (*graph.inputs, *outputs)}
     joined: list[Tensor] = []
     if not any(role.startswith(PREFIX) for role in by_role):
-        ends = by_role["input"], by_role["reconstruction"]
-        joined = redrawn.join(model, *ends, pictures=image is not None, mapped="error_map" in by_role)
+        joined = _joined(model, by_role, pictures=image is not None)
     outputs += joined
     _declare(model, outputs)
     onnx.save_model(model, path)
     session, names = Session(path.read_bytes()), [each.name for each in outputs]
     found = dict(zip(names, session.run(case, names), strict=True))
     if joined:
-        item, made = case[by_role["input"].name], found[by_role["reconstruction"].name]
-        right = redrawn.expected(item, made, pictures=image is not None)
+        right = _expected(by_role, {**case, **found}, pictures=image is not None)
         for name in (each.name for each in joined):
             error = compare(right[name], found[name], graph=graph.method, output=name, sizes={})
-            witness.figure(Figure("errors", name, len(item), error, LIMITS["float32"]))
+            witness.figure(Figure("errors", name, len(found[name]), error, LIMITS["float32"]))
     np.savez_compressed(graph_process.outputs_file(run.folder, 0), allow_pickle=False, **found)
     return replace(graph, outputs=tuple(outputs)), replace(run, cases=[case], outputs=[found]), session
+
+
+def _joined(model: onnx.ModelProto, by_role: Mapping[str, Tensor], *, pictures: bool) -> list[Tensor]:
+    """Scores of the reconstruction, or where there is none of the map."""
+    if "reconstruction" not in by_role:
+        return [redrawn.join_maximum(model, by_role["error_map"], SCORE)]
+    ends = by_role["input"], by_role["reconstruction"]
+    return redrawn.join(model, *ends, pictures=pictures, mapped="error_map" in by_role)
+
+
+def _expected(
+    by_role: Mapping[str, Tensor], arrays: Mapping[str, NDArray[Any]], *, pictures: bool
+) -> dict[str, NDArray[np.float32]]:
+    """What `_joined` computes of these inputs and outputs."""
+    if "reconstruction" not in by_role:
+        mapped = arrays[by_role["error_map"].name]
+        return {SCORE: mapped.reshape(len(mapped), -1).max(1)}
+    item, made = (arrays[by_role[role].name] for role in ("input", "reconstruction"))
+    return redrawn.expected(item, made, pictures=pictures)
 
 
 def _reshaped(model: onnx.ModelProto, outputs: Sequence[Tensor]) -> list[Tensor]:

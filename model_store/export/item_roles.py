@@ -13,7 +13,8 @@ SCORE: Final = "score.anomaly"
 ANOMALIB: Final[Mapping[str, str]] = {"pred_score": SCORE, "anomaly_map": "error_map"}
 """Outputs of Anomalib 2's exports that are served. Both are normalised in the graph: 0.5 is its own threshold.
 
-Its `pred_label` and `pred_mask` say which are above that, which a server finds from the calibration.
+Its `pred_label` and `pred_mask` say which are above that, which a server finds from the calibration. Anomalib 1 exports a map
+alone, which it calls `output`.
 """
 
 SERVED: Final = ("reconstruction", "latent", "spread", "error_map", "contribution")
@@ -27,17 +28,22 @@ def guess_outputs(
 ) -> dict[str, str]:
     """Roles by name of what scores or redraws items: as said, Anomalib's, by name, or where only one guess is possible.
 
-    Raises DraftError, showing all inputs and outputs, where nothing is found that a server could answer with.
+    Raises DraftError, showing all inputs and outputs, where nothing is found that a server could answer with. A map is enough: its
+    greatest value is a score.
     """
     roles = {each.name: said.get(each.name) or ANOMALIB.get(each.name, each.name) for each in outputs}
     shape = next((each.shape for each in inputs if each.role == "input"), ())
-    guesses = {SCORE: {("batch",), ("batch", 1)} - {shape}, "reconstruction": {shape}}
+    guesses = {
+        SCORE: {("batch",), ("batch", 1)} - {shape},
+        "reconstruction": {shape},
+        "error_map": {("batch", 1, *shape[2:]), ("batch", *shape[2:])} if len(shape) == 4 else set(),
+    }
     for role, shapes in guesses.items():
         free = [each for each in outputs if each.name not in said and not served(roles[each.name])]
         fitting = [each.name for each in free if each.dtype == "float32" and each.shape in shapes]
-        if len(fitting) == 1 and not _answers(roles):
+        if len(fitting) == 1 and role not in roles.values() and not _answers(roles):
             roles[fitting[0]] = role
-    if not _answers(roles):
+    if not _answers(roles) and "error_map" not in roles.values():
         ends = [f"in {_shown(each)}" for each in inputs] + [f"out {_shown(each)}" for each in outputs]
         raise DraftError(
             f"nothing is known to be a score or a reconstruction among {'; '.join(ends)}: say which it is, as "

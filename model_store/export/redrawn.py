@@ -17,6 +17,9 @@ from model_store.manifest import Tensor
 WINDOW: Final = 7
 """Side in pixels of the window that SSIM looks through."""
 
+BLUR: Final = 1.5
+"""Standard deviation in pixels of the Gaussian that an error map is blurred by before its maximum counts, or a 64th of the side where that is more."""
+
 LUMINANCE_FLOOR: Final = 0.01**2
 CONTRAST_FLOOR: Final = 0.03**2
 OLDEST: Final = 13
@@ -26,17 +29,19 @@ OLDEST: Final = 13
 def names(shape: tuple[int | str, ...], *, pictures: bool) -> tuple[str, ...]:
     """Scores that items of this shape [batch, ...] get, the default first: 1 - SSIM where they are pictures."""
     fits = pictures and all(isinstance(size, int) and size >= WINDOW for size in shape[2:])
-    return ("ssim", "l1", "l2") if fits else ("l2", "l1")
+    return ("ssim", "l1", "l2", "peak") if fits else ("l2", "l1")
 
 
 def expected(item: NDArray[Any], redrawn: NDArray[Any], *, pictures: bool) -> dict[str, NDArray[np.float32]]:
-    """The `error_map` |item - redrawn| [batch, ...] and each score [batch]: mean absolute and squared error, 1 - SSIM."""
+    """The `error_map` |item - redrawn| [batch, ...] and each score [batch]: mean absolute and squared error, 1 - SSIM, blurred maximum."""
     wide, made = item.astype(np.float64), redrawn.astype(np.float64)
     apart = np.abs(wide - made)
     flat = apart.reshape(len(apart), -1)
     found = {"error_map": apart, "score.l1": flat.mean(1), "score.l2": (flat**2).mean(1)}
     if "ssim" in names(item.shape, pictures=pictures):
         found["score.ssim"] = 1 - _similarity(wide, made).reshape(len(apart), -1).mean(1)
+        down, across = (_gaussian(side) for side in item.shape[2:])
+        found["score.peak"] = (down @ apart.mean(1) @ across.T).max((1, 2))
     return {name: values.astype(np.float32) for name, values in found.items()}
 
 
@@ -55,12 +60,15 @@ def join(
     error = n("Abs", apart, into=[] if mapped else ["error_map"])
     made = [] if mapped else [Tensor(name="error_map", role="error_map", dtype="float32", shape=item.shape)]
     for name in names(item.shape, pictures=pictures):
-        values = {
-            "l1": lambda: error,
-            "l2": lambda: n("Mul", apart, apart),
-            "ssim": lambda: _unlikeness(n, item, redrawn),
-        }[name]()
-        _mean(n, values, f"score.{name}", math.prod(map(int, item.shape[1:])))
+        if name == "peak":
+            _maximum(n, _blurred(n, error, item), f"score.{name}")
+        else:
+            values = {
+                "l1": lambda: error,
+                "l2": lambda: n("Mul", apart, apart),
+                "ssim": lambda: _unlikeness(n, item, redrawn),
+            }[name]()
+            _mean(n, values, f"score.{name}", math.prod(map(int, item.shape[1:])))
         made.append(Tensor(name=f"score.{name}", role=f"score.{name}", dtype="float32", shape=("batch",)))
     taken = {name for node in model.graph.node for name in node.output} & {each.name for each in made}
     if taken:
@@ -69,6 +77,30 @@ def join(
         )
     model.graph.node.extend(n.nodes)
     return made
+
+
+def join_maximum(model: onnx.ModelProto, error_map: Tensor, name: str) -> Tensor:
+    """Join a score that is the map's greatest value, as Anomalib's is, and describe it."""
+    n = Nodes("redrawn")
+    _maximum(n, error_map.name, name)
+    model.graph.node.extend(n.nodes)
+    return Tensor(name=name, role=name, dtype="float32", shape=("batch",))
+
+
+def _maximum(n: Nodes, values: str, into: str) -> None:
+    """[batch] of [batch, ...]. Pooled: what `ReduceMax` takes differs between opsets."""
+    n("Reshape", n("GlobalMaxPool", n("Reshape", values, n.ints(0, 1, -1))), n.ints(-1), into=[into])
+
+
+def _blurred(n: Nodes, error: str, item: Tensor) -> str:
+    """[batch, 1, height, width]: the mean over channels, blurred. As products, for the reason that `_mean` has."""
+    channels, height, width = map(int, item.shape[1:])
+    flat = n("Reshape", error, n.ints(0, channels, -1))
+    mean = n("MatMul", n.constant(np.full((1, channels), 1 / channels), "float32"), flat)
+    rows = n(
+        "MatMul", n.constant(_gaussian(height), "float32"), n("Reshape", mean, n.ints(0, 1, height, width))
+    )
+    return n("MatMul", rows, n.constant(_gaussian(width).T, "float32"))
 
 
 def _mean(n: Nodes, values: str, into: str, count: int) -> None:
@@ -113,6 +145,14 @@ def _similarity(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.fl
     likeness = (2 * both + LUMINANCE_FLOOR) * (2 * covariance + CONTRAST_FLOOR)
     similarity: NDArray[np.float64] = likeness / ((squares + LUMINANCE_FLOOR) * (variances + CONTRAST_FLOOR))
     return similarity
+
+
+def _gaussian(side: int) -> NDArray[np.float64]:
+    """[side, side]: each row has the weights of the pixels around its own; those beyond the border count nothing."""
+    place = np.arange(side)
+    weights = np.exp(-0.5 * ((place[:, None] - place[None, :]) / max(BLUR, side / 64)) ** 2)
+    gaussian: NDArray[np.float64] = weights / weights.sum(1, keepdims=True)
+    return gaussian
 
 
 def _average(side: int) -> NDArray[np.float64]:

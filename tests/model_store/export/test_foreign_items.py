@@ -94,6 +94,21 @@ def test_anomalib_is_recognised(tmp_path: Path) -> None:
     )
 
 
+def test_of_a_map_alone_the_greatest_value_is_the_score(tmp_path: Path) -> None:
+    """As Anomalib 1 has it."""
+    node = helper.make_node("ReduceMean", ["input"], ["output"], axes=[1], keepdims=1)
+    file = graph_of(tmp_path, [node], [("input", ["n", 3, 8, 12])], [("output", ["n", 1, 8, 12])])
+
+    manifest, shown = exported(file, normal(tmp_path, 3, 8, 12))
+
+    assert shown["output"][1] == "error_map"
+    assert (manifest.task, manifest.capabilities) == ("anomaly-detection", ("score",))
+    session = open_graph(Store(str(tmp_path / "store")).open("made"), "score", device=Device("cpu"))
+    drawn = items(3, 3, 8, 12)
+    [scores] = session.run({"input": drawn}, ["score.anomaly"])
+    np.testing.assert_allclose(scores, drawn.mean(1).max((1, 2)), rtol=1e-6)
+
+
 def test_a_server_finds_its_scores(tmp_path: Path) -> None:
     manifest, _ = exported(anomalib(tmp_path), normal(tmp_path, 3, 8, 12))
     item = TensorItem(items(1, 3, 8, 12)[0].tobytes(), (3, 8, 12))
@@ -111,9 +126,9 @@ def test_an_autoencoder_gets_scores(tmp_path: Path) -> None:
     assert (manifest.task, manifest.capabilities) == ("reconstruction", ("reconstruct", "score"))
     assert manifest.scoring is not None
     assert manifest.scoring.default == "ssim"
-    assert set(manifest.scoring.calibrations) == {"ssim", "l1", "l2"}
+    assert set(manifest.scoring.calibrations) == {"ssim", "l1", "l2", "peak"}
     assert manifest.scoring.calibrations["l1"].data == "normal items of data.npz, given at export (15)"
-    assert set(manifest.quality) == {"auroc.ssim", "auroc.l1", "auroc.l2"}
+    assert set(manifest.quality) == {f"auroc.{name}" for name in ("ssim", "l1", "l2", "peak")}
     open_graph(Store(str(tmp_path / "store")).open("made"), "reconstruct", device=Device("cpu"))
 
 

@@ -25,6 +25,9 @@ def out(**shapes: tuple[int | str, ...]) -> list[Tensor]:
         (out(y=PICTURE, z=("batch", 4)), {"z": "latent"}, ["reconstruction", "latent"]),
         (out(y=("batch",), z=("batch",)), {"z": "score.far"}, ["y", "score.far"]),
         (out(reconstruction=PICTURE, x2=PICTURE), {}, ["reconstruction", "x2"]),
+        (out(output=("batch", 1, 8, 8)), {}, ["error_map"]),
+        (out(output=("batch", 1, 8, 8), other=("batch",)), {}, ["output", "score.anomaly"]),
+        (out(m=PICTURE), {"m": "error_map"}, ["error_map"]),
     ],
 )
 def test_roles_are_guessed_where_one_guess_is_possible(

@@ -74,6 +74,15 @@ def test_similarity_is_that_of_the_reference_models() -> None:
     assert expected(a, a, pictures=True)["score.ssim"] == pytest.approx(0, abs=1e-6)
 
 
+def test_a_small_defect_stands_out_of_the_blurred_maximum() -> None:
+    plain = np.full((1, 3, 128, 128), 0.5, np.float32)
+    noisy, scratched = plain + items(1, 3, 128, 128) / 50, plain.copy()
+    scratched[:, :, 60:68, 60:62] = 1
+    far, near = (expected(plain, each, pictures=True) for each in (noisy, scratched))
+    assert near["score.l1"] < far["score.l1"]
+    assert near["score.peak"] > 5 * far["score.peak"]
+
+
 def test_small_pictures_have_no_window() -> None:
     assert names(("batch", 1, 6, 8), pictures=True) == ("l2", "l1")
 
