@@ -14,7 +14,7 @@ from deployments.evaluation.errors import EvaluationError
 from deployments.evaluation.items import item_shape, run_items
 from deployments.evaluation.overlap import NEIGHBOURS, agreement, overlap
 from deployments.evaluation.record import Figure
-from deployments.evaluation.shown import Found, Grid, Progress, Tile
+from deployments.evaluation.shown import Found, Grid, Progress, Tile, tile
 from deployments.evaluation.speed import timings
 from deployments.messages import Draw, Output
 from deployments.pictures import decode
@@ -101,12 +101,27 @@ def compare(
     return figures
 
 
-def shown(drawn: Drawn) -> Grid:
-    """Some of what was drawn, in the order of drawing: nothing is picked out."""
-    count = len(drawn.pictures)
-    spread = np.unique(np.linspace(0, count - 1, min(_SHOWN, count)).astype(int))
-    tiles = tuple(Tile(drawn.pictures[place], drawn.wanted[place]) for place in spread)
-    return Grid("Drawn", "Evenly spread over what was drawn; none is picked out.", tiles)
+def shown(drawn: Drawn, real: Items) -> list[Grid]:
+    """Some of what was drawn, and of the data, in their order: nothing is picked out."""
+    words = real.prompts or ("",) * len(real.values)
+    about = "Evenly spread over what was drawn; none is picked out."
+    return [
+        Grid(
+            "Drawn",
+            about,
+            tuple(Tile(drawn.pictures[at], drawn.wanted[at]) for at in _spread(drawn.pictures)),
+        ),
+        Grid(
+            "Data",
+            "The same of the data.",
+            tuple(tile(words[at], real.values[at]) for at in _spread(real.values)),
+        ),
+    ]
+
+
+def _spread(many: Sequence[object] | NDArray[np.float32]) -> list[int]:
+    places: list[int] = np.unique(np.linspace(0, len(many) - 1, min(_SHOWN, len(many))).astype(int)).tolist()
+    return places
 
 
 async def drawing_speed(studio: Studio, model: str, prompt: str, progress: Progress) -> dict[str, Figure]:
@@ -133,4 +148,6 @@ async def evaluate_drawings(
         raise EvaluationError(f"{manifest.name} makes no pictures")
     wanted, whose = prompts(manifest.image, real, samples)
     drawn = Drawn(await draw(studio, manifest.name, wanted, seed, progress), wanted, whose)
-    return drawn, Found(await drawing_speed(studio, manifest.name, wanted[0], progress), grids=[shown(drawn)])
+    return drawn, Found(
+        await drawing_speed(studio, manifest.name, wanted[0], progress), grids=shown(drawn, real)
+    )

@@ -112,9 +112,9 @@ def _drawings(package: Package, plan: Plan, found: Found, progress: Progress) ->
     with closing(_studio(package, plan)) as studio:
         drawing = evaluate_drawings(studio, package.manifest, real, plan.samples, plan.seed, progress)
         drawn, about = asyncio.run(drawing)
+    found.figures |= compare(drawn, real, net, data.digest, choose_device(plan.device), progress)
     found.add(about)
     found.settings |= {"samples": str(plan.samples)} | ({"prompts": drawn.whose} if drawn.whose else {})
-    found.figures |= compare(drawn, real, net, data.digest, choose_device(plan.device), progress)
     return data
 
 

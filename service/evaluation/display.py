@@ -1,20 +1,23 @@
 """An evaluation in a terminal. Writes nothing."""
 
 from pathlib import Path
+from typing import Final
 
 from rich.console import Group, RenderableType
+from rich.table import Table
 
 from deployments.evaluation.estimates import difference
-from deployments.evaluation.record import Evaluation
+from deployments.evaluation.record import Evaluation, Plot
 from service.commands.card import plain, table
 from service.evaluation.numbers import arrow, common, shown, signed, spread, title, verdict
 
+BARS: Final = "▁▂▃▄▅▆▇█"
 _EXPLAINED = 110  # columns that leave room for what a figure is
 _COLOURS = {"better": "green", "worse": "red", "": "dim"}
 
 
 def figures(record: Evaluation, width: int) -> RenderableType:
-    """Every figure with its interval, and what it is where the terminal is wide enough."""
+    """Every figure with its interval, and what it is where the terminal is wide enough; then how what was measured is distributed."""
     model, data = record.model, record.data
     heading = f"[bold]{model.name}:{model.version}[/] on {plain(data.name)}, {data.items:,} items"
     explained = width >= _EXPLAINED
@@ -23,7 +26,21 @@ def figures(record: Evaluation, width: int) -> RenderableType:
         about = [f"[dim]{plain(each.about)}[/]"] if explained else []
         value = f"[bold]{shown(each.value, each.unit)}[/] {arrow(each) or ' '}"
         rows.add_row(plain(title(name)), value, spread(each), *about)
-    return Group(heading, rows)
+    return Group(heading, rows, *(_bars(plot) for plot in record.plots if plot.kind == "area"))
+
+
+def _bars(plot: Plot) -> Table:
+    """How values are distributed: each group as a line of bars over one axis."""
+    rows = Table.grid(padding=(0, 1))
+    low, high = plot.curves[0].x[0], plot.curves[0].x[-1]
+    top = max(max(curve.y) for curve in plot.curves) or 1
+    rows.add_row(f"[bold]{plain(plot.title)}[/]", f"[dim]{shown(low)} to {shown(high)}, {plain(plot.x)}[/]")
+    for curve in plot.curves:
+        shares = curve.y[1:-1:2]  # a step has two corners
+        bars = "".join(BARS[round((len(BARS) - 1) * each / top)] if each else " " for each in shares)
+        rows.add_row(plain(curve.name), f"[cyan]{bars}[/]")
+    rows.add_row()
+    return rows
 
 
 def differences(new: Evaluation, old: Evaluation, width: int) -> RenderableType:
