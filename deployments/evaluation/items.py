@@ -16,6 +16,7 @@ from deployments.evaluation.shown import Found, Grid, Progress, tile
 from deployments.evaluation.speed import speed
 from deployments.pictures import heat
 from model_store.device import Device
+from model_store.feeds import feeds
 from model_store.manifest import Graph, Manifest
 from model_store.package import Package
 from model_store.session import open_graph
@@ -41,7 +42,7 @@ def item_shape(manifest: Manifest) -> tuple[int, ...] | None:
 def run_items(
     package: Package, values: NDArray[np.float32], wanted: Sequence[str], device: Device, progress: Progress
 ) -> Outputs:
-    """The wanted roles [items, ...] that any graph computes; a VAE's noise is zero."""
+    """The wanted roles [items, ...] that any graph computes; beside the items graphs take what is usual."""
     found: Outputs = {}
     for name in READERS:
         graph = package.manifest.graphs.get(name)
@@ -69,15 +70,11 @@ def _run(
     progress: Progress,
 ) -> Outputs:
     session = open_graph(package, name, device=device)
-    names = {each.role: each.name for each in (*graph.inputs, *graph.outputs)}
-    noise = next((int(each.shape[-1]) for each in graph.inputs if each.role == "noise"), 0)
+    names = {each.role: each.name for each in graph.outputs}
     parts: dict[str, list[NDArray[np.float32]]] = {role: [] for role in roles}
     for start in range(0, len(values), _BATCH):
-        batch = values[start : start + _BATCH]
-        feeds = {names["input"]: batch}
-        if noise:
-            feeds[names["noise"]] = np.zeros((len(batch), noise), np.float32)
-        for role, array in zip(roles, session.run(feeds, [names[role] for role in roles]), strict=True):
+        batch = feeds(graph.inputs, values[start : start + _BATCH])
+        for role, array in zip(roles, session.run(batch, [names[role] for role in roles]), strict=True):
             parts[role].append(array)
         progress(f"Running {name}", min(start + _BATCH, len(values)), len(values))
     outputs = {role: np.concatenate(each) for role, each in parts.items()}
@@ -219,13 +216,11 @@ def _speed(package: Package, values: NDArray[np.float32], device: Device, progre
     name = next(each for each in READERS if each in package.manifest.graphs)
     graph = package.manifest.graphs[name]
     session = open_graph(package, name, device=device, replay=False)
-    noise = next((each for each in graph.inputs if each.role == "noise"), None)
-    source = next(each.name for each in graph.inputs if each.role == "input")
+    batches = {
+        batch: feeds(graph.inputs, np.resize(values, (batch, *values.shape[1:]))) for batch in (1, _BATCH)
+    }
 
     def run(batch: int) -> None:
-        feeds = {source: np.resize(values, (batch, *values.shape[1:]))}
-        if noise:
-            feeds[noise.name] = np.zeros((batch, int(noise.shape[-1])), np.float32)
-        session.run(feeds)
+        session.run(batches[batch])
 
-    return Found(speed(run, (1, _BATCH), "items", f"of the graph {name}, without a server", progress))
+    return Found(speed(run, tuple(batches), "items", f"of the graph {name}, without a server", progress))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from model_store import labelled
 from model_store.export.errors import DraftError
 from model_store.export.parity import Runs
+from model_store.feeds import feeds
 from model_store.labelled import Floats, Labelled, Truths, WrongArrays
 from model_store.manifest import Calibration, Measure, Scoring, Tensor
 from model_store.ranking import auroc
@@ -37,22 +38,17 @@ def read_items(path: Path) -> Labelled:
 def scores_of(
     session: Runs, tensors: tuple[Sequence[Tensor], Sequence[Tensor]], items: Floats
 ) -> dict[str, Floats]:
-    """Every score [count] that a graph with these inputs and outputs gives items; what it takes beside them is zero."""
+    """Every score [count] that a graph with these inputs and outputs gives items; what it takes beside them is `feeds`' choice."""
     inputs, outputs = tensors
     scores = {each.role.removeprefix(PREFIX): each.name for each in outputs if each.role.startswith(PREFIX)}
     pieces = []
     for first in range(0, len(items), _BATCH):
-        piece = items[first : first + _BATCH]
-        feeds = {each.name: piece if each.role == "input" else _zeros(each, len(piece)) for each in inputs}
-        pieces.append(session.run(feeds, list(scores.values())))
+        piece = feeds(inputs, items[first : first + _BATCH])
+        pieces.append(session.run(piece, list(scores.values())))
     return {
         name: np.concatenate([piece[place] for piece in pieces]).astype(np.float32)
         for place, name in enumerate(scores)
     }
-
-
-def _zeros(tensor: Tensor, count: int) -> NDArray[Any]:
-    return np.zeros((count, *(size for size in tensor.shape[1:] if isinstance(size, int))), tensor.dtype)
 
 
 def of_normal(scores: Mapping[str, Floats], data: Labelled) -> dict[str, Floats]:
