@@ -19,6 +19,7 @@ from model_store.export.draft import Draft, check_name
 from model_store.export.errors import DraftError, ParityError
 from model_store.export.foreign_graph import adapt, described, guess_roles
 from model_store.export.foreign_items import make_items
+from model_store.export.foreign_pair import join_pair, with_decoder
 from model_store.export.foreign_pictures import Made, Pictures, Show, make_pictures
 from model_store.export.hf.exported import EXACT, ROUNDED, Exported, finish
 from model_store.export.hf.job import Layers, Report, save_graph
@@ -51,6 +52,7 @@ class Options(Origin):
     context: int | None = None
     pictures: Pictures = field(default_factory=Pictures)
     calibration: Path | None = None
+    decoder: Path | None = None
 
 
 def export_graph(
@@ -70,6 +72,8 @@ def export_graph(
         raise DraftError(f"graphs made elsewhere are published for {known}, not for {options.task}")
     if options.task == "text-generation" and (options.tokenizer is None or options.context is None):
         raise DraftError("text generation needs --tokenizer tokenizer.json and --context TOKENS")
+    if options.decoder and options.task not in TASKS:
+        raise DraftError("a --decoder belongs to the encoder of an autoencoder")
     witness.step("read the graph")
     model, said = _read(file), said_roles("--map", options.mapping)
     store = Store(store_url)
@@ -83,8 +87,14 @@ def export_graph(
             made = make_pictures(model, said, options.pictures, folder, witness, show)
             draft, runs = _draft_of(file, made, options), {made.name: made.run}
         elif options.task in TASKS:
+            decoder = None
+            if options.decoder:
+                model, decoder = join_pair(model, _read(options.decoder), said)
+                said = {}
             told = (options.name, options, options.calibration)
             draft, runs = make_items(file, model, said, told, (folder, witness, show))
+            if decoder:
+                draft, runs = with_decoder(draft, runs, decoder, folder, witness)
         else:
             draft, runs = _text(file, model, said, options, (folder, package, witness, show))
         lay_out(draft, number, runs, package)

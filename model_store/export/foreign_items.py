@@ -1,28 +1,22 @@
 """A graph made elsewhere that scores or redraws items becomes a package: an autoencoder, or a detector such as Anomalib's."""
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import onnx_ir as ir
 
-from model_store.errors import BrokenGraph, RunFailed
-from model_store.export import graph_process, neighbours
 from model_store.export.calibration import read_items
 from model_store.export.cases import Case
 from model_store.export.detectors import Calibrated, check_fit
 from model_store.export.draft import Draft, GraphDraft
-from model_store.export.errors import DraftError, ParityError
+from model_store.export.errors import DraftError
 from model_store.export.foreign_graph import described
 from model_store.export.foreign_pictures import Show
-from model_store.export.graph_process import TorchRun
-from model_store.export.hf.exported import open_file
-from model_store.export.hf.job import save_graph
+from model_store.export.foreign_run import run_graph
 from model_store.export.item_roles import ADVICE, able, guess_outputs, picture_of
 from model_store.export.options import Origin, infer_outputs
-from model_store.export.parity import Figure
 from model_store.export.publish import Runs
 from model_store.export.witness import Witness
 from model_store.labelled import Labelled
@@ -48,7 +42,8 @@ def make_items(
     if data:
         check_fit([item], data)
     witness.step("compare rows together with rows alone")
-    run, outputs = _recorded(model, item, data, folder, witness)
+    run = run_graph(model, _cases(item, data), "items", folder, witness)
+    outputs = infer_outputs([item], run.cases, run.outputs)
     roles = guess_outputs([item], outputs, said)
     values = (*model.graph.inputs, *model.graph.outputs)
     show(
@@ -105,53 +100,9 @@ def _input(model: ir.Model, said: Mapping[str, str], data: Labelled | None) -> T
     )
 
 
-def _recorded(
-    model: ir.Model, item: Tensor, data: Labelled | None, folder: Path, witness: Witness
-) -> tuple[TorchRun, list[Tensor]]:
-    """Run the graph on made-up items in two batch sizes; describe its outputs. Raises ParityError where rows depend on each other."""
-    path, data_file = graph_process.graph_file(folder), graph_process.data_file(folder)
-    save_graph(model, path, data=data_file.name)
-    session, names = open_file(path, data_file), [str(each.name) for each in model.graph.outputs]
-    # Made up: none of the items leaves with the package.
+def _cases(item: Tensor, data: Labelled | None) -> list[Case]:
+    """Made-up items in two batch sizes: none of the real ones leaves with the package."""
     low, high = (data.items.min(), data.items.max()) if data else (0.0, 1.0)
     shape = (ROWS, *map(int, item.shape[1:]))
     drawn = np.random.default_rng(0).uniform(low, high, shape).astype(np.float32)
-    cases: list[Case] = [{item.name: drawn}, {item.name: drawn[:1]}]
-    try:
-        apart = neighbours.dependence(session, cases[0], _floating(model))
-        found = [dict(zip(names, session.run(case, names), strict=True)) for case in cases]
-    except (RunFailed, BrokenGraph) as error:
-        raise ParityError(f"the graph does not run with {ROWS} rows: {error}", graph="items") from error
-    figure = Figure("items", "rows alone and among others", ROWS, apart, neighbours.LIMIT)
-    if not apart <= figure.limit:
-        raise ParityError(
-            f"rows depend on each other: outputs differ by {apart:.2g} of the largest when other rows run beside them "
-            f"({figure.limit:.0e} is allowed)",
-            graph=figure.graph,
-            error=apart,
-        )
-    witness.figure(figure)
-    outputs = infer_outputs([item], cases, found)
-    np.savez_compressed(graph_process.inputs_file(folder, 0), allow_pickle=False, **cases[0])
-    np.savez_compressed(graph_process.outputs_file(folder, 0), allow_pickle=False, **found[0])
-    constants = [
-        each.const_value for each in model.graph.initializers.values() if each.const_value is not None
-    ]
-    made = {str(model.producer_name): str(model.producer_version or "unknown")} if model.producer_name else {}
-    run = TorchRun(
-        folder,
-        cases[:1],
-        found[:1],
-        path,
-        sum(each.size for each in constants),
-        made | {"onnx-ir": version("onnx-ir")},
-    )
-    return run, outputs
-
-
-def _floating(model: ir.Model) -> list[str]:
-    return [
-        str(each.name)
-        for each in model.graph.outputs
-        if each.dtype in {ir.DataType.FLOAT, ir.DataType.FLOAT16}
-    ]
+    return [{item.name: drawn}, {item.name: drawn[:1]}]

@@ -5,7 +5,6 @@ Conventions cannot be seen in a graph. A flow's `time` runs from 0 (noise) to 1 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -13,17 +12,13 @@ import numpy as np
 import onnx_ir as ir
 from pydantic import ValidationError
 
-from model_store.errors import PackageError
-from model_store.export import graph_process, neighbours
 from model_store.export.cases import Array, Case
 from model_store.export.diffusers.options import Size, parse_size
 from model_store.export.draft import GraphDraft
-from model_store.export.errors import DraftError, ParityError
+from model_store.export.errors import DraftError
 from model_store.export.foreign_graph import described
+from model_store.export.foreign_run import run_graph
 from model_store.export.graph_process import TorchRun
-from model_store.export.hf.exported import EXACT, ROUNDED, open_file
-from model_store.export.hf.job import save_graph
-from model_store.export.parity import Figure
 from model_store.export.roles import PREDICTIONS, assign_denoiser, assign_inputs, assign_outputs
 from model_store.export.witness import Witness
 from model_store.imaging import Betas, Denoise, Image
@@ -100,8 +95,10 @@ def make_pictures(
     graph = GraphDraft("", tuple(inputs), tuple(outputs))
     image = _image(graph, options, denoises=denoises)
     witness.step("compare rows together with rows alone")
-    run = _recorded(model, graph, image, folder, witness)
-    return Made(DENOISES if denoises else DRAWS, graph, image, run)
+    name = DENOISES if denoises else DRAWS
+    run = run_graph(model, [_case(graph, image)], name, folder, witness)
+    _check_picture(graph, run.outputs[0])
+    return Made(name, graph, image, run)
 
 
 def _tensor(value: ir.Value) -> Tensor:
@@ -187,43 +184,6 @@ def _betas(text: str) -> Betas:
         raise DraftError(
             f"--betas {text!r} is not like linear:0.0001:0.02 or scaled_linear:0.00085:0.012"
         ) from error
-
-
-def _recorded(model: ir.Model, graph: GraphDraft, image: Image, folder: Path, witness: Witness) -> TorchRun:
-    """Run the graph on made-up rows. Raises ParityError where they depend on each other, DraftError for what is no picture."""
-    path, data = graph_process.graph_file(folder), graph_process.data_file(folder)
-    save_graph(model, path, data=data.name)
-    session = open_file(path, data)
-    case = _case(graph, image)
-    names = [each.name for each in graph.outputs]
-    try:
-        apart = neighbours.dependence(session, case, names)
-        found = dict(zip(names, session.run(case, names), strict=True))
-    except PackageError as error:
-        raise ParityError(f"the graph does not run with {ROWS} rows: {error}", graph=DENOISES) from error
-    figure = Figure(
-        DENOISES if image.denoise else DRAWS, "rows alone and among others", ROWS, apart, neighbours.LIMIT
-    )
-    if not apart <= figure.limit:
-        raise ParityError(
-            f"rows depend on each other: outputs differ by {apart:.2g} of the largest when other rows run beside them "
-            f"({figure.limit:.0e} is allowed)",
-            graph=figure.graph,
-            error=apart,
-        )
-    witness.figure(figure)
-    _check_picture(graph, found)
-    np.savez_compressed(graph_process.inputs_file(folder, 0), allow_pickle=False, **case)
-    np.savez_compressed(graph_process.outputs_file(folder, 0), allow_pickle=False, **found)
-    constants = [
-        each.const_value for each in model.graph.initializers.values() if each.const_value is not None
-    ]
-    made = {str(model.producer_name): str(model.producer_version or "unknown")} if model.producer_name else {}
-    half = any(each.dtype == ir.DataType.FLOAT16 for each in constants)
-    return TorchRun(
-        folder, [case], [found], path, sum(each.size for each in constants), made | {"onnx-ir": version("onnx-ir")},
-        ROUNDED if half else EXACT,
-    )  # fmt: skip
 
 
 def _case(graph: GraphDraft, image: Image) -> Case:

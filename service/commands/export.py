@@ -29,6 +29,7 @@ from service.commands.export_options import (
     Data,
     DataLicence,
     Decoder,
+    DecoderFile,
     DecoderWeights,
     Description,
     DirectoryArgument,
@@ -217,6 +218,7 @@ def onnx(  # noqa: PLR0917 - each argument is one option of the command
     betas: BetasOption = "linear:0.0001:0.02",
     guidance: Guidance = 1.0,
     step_count: StepCount = 20,
+    decoder: DecoderFile = None,
     calibration: CalibrationItems = None,
     store: StoreOption = None,
     description: Description = "",
@@ -228,7 +230,8 @@ def onnx(  # noqa: PLR0917 - each argument is one option of the command
 ) -> None:
     """Publish an ONNX graph that was made elsewhere, if it runs and its rows do not depend on each other.
 
-    For text-generation a decoder; for image-generation a denoiser, or what draws a picture of noise in one step.
+    For text-generation a decoder; for image-generation a denoiser, or what draws a picture of noise in one step; for
+    reconstruction an autoencoder, or its encoder with --decoder; for anomaly-detection what gives scores or a map.
 
     Roles are guessed from names, types and shapes and shown; where one cannot be guessed, the command says what to add.
     """
@@ -243,7 +246,7 @@ def onnx(  # noqa: PLR0917 - each argument is one option of the command
         options = ForeignOptions(
             name, task, tuple(mapping or ()), tokenizer, context,
             Pictures(tuple(class_name or ()), tuple(size or ()), betas, guidance, step_count),
-            calibration,
+            calibration, decoder,
             description=description, licence=licence, data=data, data_licence=data_licence, attribution=attribution, home=home,
         )  # fmt: skip
         return export_graph(

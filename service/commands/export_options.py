@@ -196,6 +196,15 @@ Decoder: TypeAlias = Annotated[
 DecoderWeights: TypeAlias = Annotated[
     Path | None, typer.Option(rich_help_panel=GRAPH, help="Weights of a decoder that has its own factory.")
 ]
+DecoderFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--decoder",
+        rich_help_panel=GRAPH,
+        metavar="FILE.onnx",
+        help="Decoder of an autoencoder of which FILE is the encoder.",
+    ),
+]
 CalibrationItems: TypeAlias = Annotated[
     Path | None,
     typer.Option(

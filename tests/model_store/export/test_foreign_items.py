@@ -64,10 +64,14 @@ def normal(folder: Path, *shape: int, count: int = 20, **arrays: Any) -> Path:
 
 
 def exported(
-    file: Path, calibration: Path | None, *mapping: str, task: str = "anomaly-detection"
+    file: Path,
+    calibration: Path | None,
+    *mapping: str,
+    task: str = "anomaly-detection",
+    decoder: Path | None = None,
 ) -> tuple[Manifest, dict[str, tuple[str, str]]]:
     shown: dict[str, tuple[str, str]] = {}
-    options = Options("made", task, mapping, calibration=calibration)  # type: ignore[arg-type]  # one of the two
+    options = Options("made", task, mapping, calibration=calibration, decoder=decoder)  # type: ignore[arg-type]  # one of the two
     return export_graph(file, str(file.parent / "store"), options, show=shown.update), shown
 
 
@@ -138,6 +142,38 @@ def test_without_items_an_autoencoder_only_redraws(tmp_path: Path) -> None:
     assert (manifest.capabilities, manifest.scoring) == (("reconstruct",), None)
 
 
+@pytest.mark.parametrize("latent", [(4,), (1, 2, 2)])
+def test_an_encoder_and_a_decoder_become_one_package(tmp_path: Path, latent: tuple[int, ...]) -> None:
+    kernel = np.full((1, 1, 2, 2), 0.25, np.float32)
+    flat: list[int | str | None] = ["n", *latent]
+    shape = np.array([-1, *latent], np.int64)
+    nodes = [
+        helper.make_node("Conv", ["x", "k"], ["c"], strides=[2, 2]),
+        helper.make_node("Reshape", ["c", "shape"], ["latent"]),
+    ]
+    encoder = graph_of(tmp_path, nodes, [("x", ["n", 1, 4, 4])], [("latent", flat)], k=kernel, shape=shape)
+    encoder = encoder.rename(tmp_path / "encoder.onnx")
+    nodes = [
+        helper.make_node("Reshape", ["latent", "shape"], ["c"]),
+        helper.make_node("ConvTranspose", ["c", "k"], ["x"], strides=[2, 2]),
+    ]
+    square = np.array([-1, 1, 2, 2], np.int64)
+    decoder = graph_of(
+        tmp_path, nodes, [("latent", flat)], [("x", ["n", 1, 4, 4])], k=np.ones_like(kernel), shape=square
+    )
+
+    manifest, _ = exported(encoder, normal(tmp_path, 1, 4, 4), task="reconstruction", decoder=decoder)
+
+    assert manifest.capabilities == ("reconstruct", "score", "encode", "decode", "interpolate")
+    package = Store(str(tmp_path / "store")).open("made")
+    drawn = items(3, 1, 4, 4)
+    whole, back = (open_graph(package, name, device=Device("cpu")) for name in ("reconstruct", "decode"))
+    codes, redrawn = whole.run({"x": drawn}, ["latent", "reconstruction"])
+    assert codes.shape == (3, 4)
+    np.testing.assert_allclose(codes, drawn.reshape(3, 2, 2, 2, 2).mean((2, 4)).reshape(3, 4), rtol=1e-5)
+    np.testing.assert_array_equal(back.run({"latent": codes}, ["output"])[0], redrawn)
+
+
 def test_a_role_is_taken_as_it_is_said(tmp_path: Path) -> None:
     node = helper.make_node("MatMul", ["x", "w"], ["a"])
     other = helper.make_node("MatMul", ["x", "v"], ["b"])
@@ -148,6 +184,35 @@ def test_a_role_is_taken_as_it_is_said(tmp_path: Path) -> None:
 
     assert shown["a"][1] == "score.sum"
     assert manifest.capabilities == ("score", "encode")
+
+
+def summing(folder: Path, name: str, width: int, *outputs: str) -> Path:
+    """Each output is x [n, 3] by a matrix of ones."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], [each]) for each in outputs]
+    ends: Ends = [(each, ["n", width]) for each in outputs]
+    return graph_of(folder, nodes, [("x", ["n", 3])], ends, w=np.ones((3, width), np.float32)).rename(
+        folder / name
+    )
+
+
+def test_which_output_is_the_latent_can_be_said(tmp_path: Path) -> None:
+    encoder, decoder = summing(tmp_path, "e.onnx", 3, "mean", "spread"), summing(tmp_path, "d.onnx", 3, "y")
+    with pytest.raises(
+        DraftError, match="latent is one tensor, not mean, spread: say which with --map NAME:latent"
+    ):
+        exported(encoder, None, task="reconstruction", decoder=decoder)
+    manifest, _ = exported(encoder, None, "mean:latent", task="reconstruction", decoder=decoder)
+    assert manifest.capabilities == ("reconstruct", "encode", "decode", "interpolate")
+
+
+def test_an_encoder_and_a_decoder_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    encoder, decoder = summing(tmp_path, "e.onnx", 2, "code"), summing(tmp_path, "d.onnx", 3, "y")
+    with pytest.raises(DraftError, match=r"latents of shape \[2\], the decoder takes \[3\]"):
+        exported(encoder, None, task="reconstruction", decoder=decoder)
+    options = Options("made", "text-generation", decoder=decoder, tokenizer=decoder, context=8)
+    with pytest.raises(DraftError, match="belongs to the encoder of an autoencoder"):
+        export_graph(encoder, str(tmp_path / "store"), options)
+    assert not (tmp_path / "store").exists()
 
 
 # -- what is refused ------------------------------------------------------------------------------------------------
