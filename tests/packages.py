@@ -47,6 +47,7 @@ def text(
     half: bool = False,
     branches: bool = True,
     adapters: Sequence[str] = (),
+    prefix: Sequence[int] = (),
 ) -> Path:
     """The "+1" decoder over bytes: greedy continues "abc" with "defg...".
 
@@ -55,7 +56,7 @@ def text(
     takes from its cache `past_key_values.0.key|value` [batch, 1, cache, 8], written in place.
     From the `eos_after`-th token on, token 0 (end of text) comes first instead.
     Probability of the first choice at temperature 1: about 0.91 with the default sharpness, falling with it.
-    A row with the k-th of `adapters` goes on by k + 1 instead of 1. `half`: with a float16 cache. `branches`: whether the sampler has control flow, which CUDA graphs do not allow.
+    A row with the k-th of `adapters` goes on by k + 1 instead of 1. `half`: with a float16 cache. `branches`: whether the sampler has control flow, which CUDA graphs do not allow. `prefix`: tokens that every text begins with.
     """
     sketch = Sketch()
     ids = sketch.input("input_ids", "int64", "batch", "time")
@@ -90,6 +91,7 @@ def text(
             "attention": attention,
             "eos_token_ids": [0],
             "adapters": list(adapters),
+            "prefix": list(prefix),
         },
     }
     chosen = {"adapter_row": np.array([1], np.int64), "adapter": np.array([1], np.int64)} if adapters else {}

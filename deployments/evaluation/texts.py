@@ -78,17 +78,15 @@ async def _tokens(studio: Studio, model: str, document: str) -> tuple[int, ...]:
 async def _likelihood(
     studio: Studio, model: str, text: Text, tokens: Sequence[tuple[int, ...]], key: str, progress: Progress
 ) -> Found:
-    """Nats of every token but a document's first, each told at least half a context of what comes before it."""
-    windows = [
-        (place, *each) for place, ids in enumerate(tokens) for each in _windows(len(ids), text.context)
-    ]
+    """Nats of every token, each told at least half a context of what comes before it; of a document's first one where texts have a prefix."""
+    most, lead = text.context - len(text.prefix), len(text.prefix)
+    windows = [(place, *each) for place, ids in enumerate(tokens) for each in _windows(len(ids), most)]
 
     async def scored(place: int, start: int, end: int, first: int) -> tuple[int, list[tuple[int, float]]]:
-        request = Complete(
-            model, (tokens[place][start:end],), max_tokens=0, echo=True, logprobs=0, temperature=0.0
-        )
+        ids = (*text.prefix, *tokens[place][start:end])
+        request = Complete(model, (ids,), max_tokens=0, echo=True, logprobs=0, temperature=0.0)
         [delta] = await studio.collect(request)
-        told = delta.logprobs[first - start :]
+        told = delta.logprobs[lead + first - start :]
         return place, [(len(each.token), -each.logprob) for each in told if each.logprob is not None]
 
     results = await gathered((scored(*each) for each in windows), len(windows), _AT_ONCE, "Reading", progress)
@@ -156,14 +154,16 @@ async def _continued(
     progress: Progress,
 ) -> Found:
     """Continue the documents from evenly spread places, sampled at temperature 1."""
-    most = min(asked.max_tokens, text.context - 1)
-    length = max(min(_PROMPT, text.context - most), 1)
+    context = text.context - len(text.prefix)
+    most = min(asked.max_tokens, context - 1)
+    length = max(min(_PROMPT, context - most), 1)
     starts = [(ids, place) for ids in tokens for place in range(0, max(len(ids) - length, 0) + 1, length)]
     spread = [starts[int(each)] for each in np.linspace(0, len(starts) - 1, min(asked.samples, len(starts)))]
     prompts = [ids[place : place + length] for ids, place in spread]
 
     async def written(place: int) -> TextDelta:
-        request = Complete(model, (prompts[place],), max_tokens=most, seed=asked.seed + place)
+        ids = (*text.prefix, *prompts[place])
+        request = Complete(model, (ids,), max_tokens=most, seed=asked.seed + place)
         return (await studio.collect(request))[0]
 
     deltas = await gathered(map(written, range(len(prompts))), len(prompts), _AT_ONCE, "Writing", progress)

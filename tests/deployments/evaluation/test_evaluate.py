@@ -19,6 +19,7 @@ from tests import flows, packages
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = packages.store(tmp_path_factory.mktemp("store"))
     packages.scorer(folder, mapped=True)
+    packages.text(folder, name="led-text", prefix=[32])
     flows.flow(folder, name="text-flow", text=True, channels=1)
     return Store(folder)
 
@@ -102,7 +103,7 @@ def test_words_are_drawn_as_the_data_has_them(store: Store, items: Path, tmp_pat
     assert 0 <= record.figures["prompt_agreement"].value <= 1
 
 
-@pytest.mark.parametrize("name", ["tiny-text", "tiny-attention"])
+@pytest.mark.parametrize("name", ["tiny-text", "tiny-attention", "led-text"])
 def test_documents_longer_than_the_context(store: Store, tmp_path: Path, name: str) -> None:
     """After each letter the next one has a probability of about 0.91, so that a rising text costs few nats."""
     text = "".join(chr(33 + place % 90) for place in range(150))
