@@ -26,7 +26,9 @@ from model_store.package import Package
 
 _TOGETHER: Final = 16
 _SHOWN: Final = 24
-_RUNS: Final = 5
+_LEAST: Final = 3  # timed calls: a picture may take a minute
+_MOST: Final = 20
+_SECONDS: Final = 10
 
 
 @dataclass(frozen=True)
@@ -130,10 +132,10 @@ async def drawing_speed(studio: Studio, model: str, prompt: str, progress: Progr
     for batch in (1, _TOGETHER):
         progress(f"Timing {batch} at once", 0, 0)
         await _drawn(studio, model, prompt, batch, 0)
-        seconds = []
-        for run in range(_RUNS if batch > 1 else 4 * _RUNS):
+        seconds = list[float]()
+        while len(seconds) < _LEAST or (len(seconds) < _MOST and sum(seconds) < _SECONDS):
             began = time.perf_counter()
-            await _drawn(studio, model, prompt, batch, run)
+            await _drawn(studio, model, prompt, batch, len(seconds))
             seconds.append(time.perf_counter() - began)
         measured = timings(np.array(seconds), batch, "pictures", "in the engine, PNG included")
         figures |= {f"drawing_{name}": each for name, each in measured.items()}

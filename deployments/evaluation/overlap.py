@@ -28,7 +28,7 @@ def overlap(real: Features, made: Features, net: str, key: str) -> dict[str, Fig
     count, of_net = len(real), f"in the features of {net}"
 
     def distance(weights: Weights) -> float:
-        return frechet(_moments(real, weights[:count]), _moments(made, weights[count:]))
+        return frechet(moments(real, weights[:count]), moments(made, weights[count:]))
 
     def variety(weights: Weights) -> float:
         return vendi(both[count:], weights[count:])
@@ -109,36 +109,32 @@ def _radii(features: Features) -> Features:
     return radii
 
 
-def _moments(features: Features, weights: Weights) -> tuple[Features, Features]:
-    """Mean and covariance."""
+def moments(features: Features, weights: Weights) -> tuple[Features, Features]:
+    """Mean, and a root R of the covariance R^T R with as few rows as there are items or features."""
     total = weights.sum()
     average = weights @ features / total
-    centred = features - average
-    return average, (centred.T * weights) @ centred / (total - 1)
+    rows = (features - average) * np.sqrt(weights / (total - 1))[:, None]
+    if len(rows) <= rows.shape[1]:
+        return average, rows
+    values, vectors = np.linalg.eigh(rows.T @ rows)
+    return average, np.sqrt(values.clip(0))[:, None] * vectors.T
 
 
 def frechet(a: tuple[Features, Features], b: tuple[Features, Features]) -> float:
-    """|mean difference|^2 + tr(A + B - 2 (A B)^1/2) of two normal distributions, as (mean, covariance)."""
-    root = _root(a[1])
-    # The trace of (A B)^1/2 is that of (A^1/2 B A^1/2)^1/2, which is symmetric.
-    shared = np.sqrt(np.linalg.eigvalsh(root @ b[1] @ root).clip(0)).sum()
-    return float(np.square(a[0] - b[0]).sum() + np.trace(a[1]) + np.trace(b[1]) - 2 * shared)
-
-
-def _root(covariance: Features) -> Features:
-    values, vectors = np.linalg.eigh(covariance)
-    root: Features = vectors * np.sqrt(values.clip(0)) @ vectors.T
-    return root
+    """|mean difference|^2 + tr(A + B - 2 (A B)^1/2) of two normal distributions, as (mean, root of the covariance)."""
+    # With A = P^T P and B = Q^T Q the last trace is the sum of the singular values of P Q^T.
+    shared = np.linalg.svd(a[1] @ b[1].T, compute_uv=False).sum()
+    return float(np.square(a[0] - b[0]).sum() + np.square(a[1]).sum() + np.square(b[1]).sum() - 2 * shared)
 
 
 def vendi(features: Features, weights: Weights) -> float:
     """Exponential of the entropy of the kernel's eigenvalues (Friedman and Dieng 2023), the kernel being the cosine.
 
-    1 where all are alike, at most the number of items, and of dimensions: the Gram matrix has the eigenvalues of F F^T / n.
+    1 where all are alike, at most the number of items, and of dimensions: F F^T / n and F^T F / n have the same eigenvalues.
     """
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    units = features / np.maximum(lengths, 1e-12)
-    values = np.linalg.eigvalsh((units.T * weights) @ units / weights.sum())
+    rows = features / np.maximum(lengths, 1e-12) * np.sqrt(weights / weights.sum())[:, None]
+    values = np.linalg.eigvalsh(rows.T @ rows if len(rows) > rows.shape[1] else rows @ rows.T)
     values = values[values > 1e-12]
     values /= values.sum()
     return float(np.exp(-(values * np.log(values)).sum()))

@@ -1,13 +1,26 @@
 import numpy as np
 import pytest
 
-from deployments.evaluation.overlap import agreement, frechet, overlap, vendi
+from deployments.evaluation.overlap import agreement, frechet, moments, overlap, vendi
 
 
 def test_the_frechet_distance_of_normal_distributions_is_known() -> None:
-    a, b = (np.zeros(2), np.diag([1.0, 4.0])), (np.array([3.0, 4.0]), np.diag([9.0, 1.0]))
+    a, b = (np.zeros(2), np.diag([1.0, 2.0])), (np.array([3.0, 4.0]), np.diag([3.0, 1.0]))
     assert frechet(a, b) == pytest.approx(25 + (1 - 3) ** 2 + (2 - 1) ** 2)
     assert frechet(a, a) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("width", [3, 40])
+def test_few_items_of_many_features_are_as_many_of_few(width: int) -> None:
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(20, width)), 2 * random.normal(size=(15, width)) + 1
+    times = random.integers(0, 3, 20).astype(np.float64)
+    repeated = np.repeat(a, times.astype(int), axis=0)
+    covariances = [np.cov(each.T) for each in (repeated, b)]
+    wanted = np.square(repeated.mean(0) - b.mean(0)).sum() + sum(map(np.trace, covariances))
+    wanted -= 2 * np.sqrt(np.linalg.eigvals(covariances[0] @ covariances[1]).real.clip(0)).sum()
+    assert frechet(moments(a, times), moments(b, np.ones(15))) == pytest.approx(wanted, rel=1e-4)
+    assert vendi(a, times) == pytest.approx(vendi(repeated, np.ones(len(repeated))))
 
 
 def test_vendi_counts_what_is_different() -> None:
