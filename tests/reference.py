@@ -28,6 +28,12 @@ _HEADLINES = {
         "feature_distance": "feature distance",
         "coverage": "coverage",
     },
+    "fashion-flow": {
+        "class_accuracy": "class recognised",
+        "feature_distance": "feature distance after 8 steps",
+        "feature_distance.4_steps": "after 4",
+        "coverage": "coverage",
+    },
     "fashion-realism": {
         "auroc.vae": "AUROC against samples of fashion-vae",
         "auroc.gan": "of fashion-gan",
