@@ -1,8 +1,9 @@
 """Evaluates models that draw, through the engine that serves them: what is drawn beside the data, in a net's features."""
 
+import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -16,7 +17,7 @@ from deployments.evaluation.overlap import NEIGHBOURS, agreement, overlap
 from deployments.evaluation.record import Figure
 from deployments.evaluation.shown import Found, Grid, Progress, Tile, tile
 from deployments.evaluation.speed import timings
-from deployments.messages import Draw, Output
+from deployments.messages import Draw
 from deployments.pictures import decode
 from deployments.studio import Studio
 from model_store.device import Device
@@ -24,7 +25,7 @@ from model_store.imaging import Image
 from model_store.manifest import Manifest
 from model_store.package import Package
 
-_TOGETHER: Final = 16
+TOGETHER: Final = 16
 _SHOWN: Final = 24
 _LEAST: Final = 3  # timed calls: a picture may take a minute
 _MOST: Final = 20
@@ -57,14 +58,13 @@ async def draw(
     studio: Studio, model: str, wanted: Sequence[str], seed: int, progress: Progress
 ) -> list[bytes]:
     """A PNG of each prompt, each by a seed of its own."""
-    works = (_drawn(studio, model, prompt, 1, seed + place) for place, prompt in enumerate(wanted))
-    return [
-        each.image or b"" for [each] in await gathered(works, len(wanted), _TOGETHER, "Drawing", progress)
-    ]
+    works = (studio.call(_request(model, prompt, seed + place)) for place, prompt in enumerate(wanted))
+    replies = await gathered(works, len(wanted), TOGETHER, "Drawing", progress)
+    return [each.outputs[0].image or b"" for each in replies]
 
 
-async def _drawn(studio: Studio, model: str, prompt: str, n: int, seed: int) -> tuple[Output, ...]:
-    return (await studio.call(Draw(model, prompt or None, n=n, seed=seed))).outputs
+def _request(model: str, prompt: str, seed: int) -> Draw:
+    return Draw(model, prompt or None, seed=seed)
 
 
 def features(
@@ -126,16 +126,17 @@ def _spread(many: Sequence[object] | NDArray[np.float32]) -> list[int]:
     return places
 
 
-async def drawing_speed(studio: Studio, model: str, prompt: str, progress: Progress) -> dict[str, Figure]:
-    """Time of a picture, PNG included."""
+async def drawing_speed(studio: Studio, request: Draw, progress: Progress) -> dict[str, Figure]:
+    """Time of a picture of this request, PNG included."""
     figures: dict[str, Figure] = {}
-    for batch in (1, _TOGETHER):
+    for batch in (1, TOGETHER):
         progress(f"Timing {batch} at once", 0, 0)
-        await _drawn(studio, model, prompt, batch, 0)
+        await studio.call(request)
         seconds = list[float]()
         while len(seconds) < _LEAST or (len(seconds) < _MOST and sum(seconds) < _SECONDS):
             began = time.perf_counter()
-            await _drawn(studio, model, prompt, batch, len(seconds))
+            several = (replace(request, seed=len(seconds) * batch + place) for place in range(batch))
+            await asyncio.gather(*map(studio.call, several))
             seconds.append(time.perf_counter() - began)
         measured = timings(np.array(seconds), batch, "pictures", "in the engine, PNG included")
         figures |= {f"drawing_{name}": each for name, each in measured.items()}
@@ -151,5 +152,5 @@ async def evaluate_drawings(
     wanted, whose = prompts(manifest.image, real, samples)
     drawn = Drawn(await draw(studio, manifest.name, wanted, seed, progress), wanted, whose)
     return drawn, Found(
-        await drawing_speed(studio, manifest.name, wanted[0], progress), grids=shown(drawn, real)
+        await drawing_speed(studio, _request(manifest.name, wanted[0], 0), progress), grids=shown(drawn, real)
     )

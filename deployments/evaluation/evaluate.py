@@ -16,6 +16,7 @@ from deployments.config import HostConfig
 from deployments.errors import ServingError
 from deployments.evaluation.data import read_items
 from deployments.evaluation.drawings import compare, evaluate_drawings
+from deployments.evaluation.edits import evaluate_edits
 from deployments.evaluation.errors import EvaluationError
 from deployments.evaluation.items import evaluate_items, item_shape
 from deployments.evaluation.record import Data, Evaluation, Model
@@ -83,6 +84,8 @@ def _measure(package: Package, plan: Plan, progress: Progress) -> tuple[Data, Fo
         found.add(evaluate_items(package, items, data.digest, device, progress))
     if "generate_image" in manifest.capabilities:
         data = _drawings(package, plan, found, progress) or data
+    if manifest.image and manifest.image.edit:
+        data = _edits(package, plan, found, progress)
     if data is None:
         raise EvaluationError(_nothing(manifest))
     return data, found
@@ -115,6 +118,19 @@ def _drawings(package: Package, plan: Plan, found: Found, progress: Progress) ->
     found.figures |= compare(drawn, real, net, data.digest, choose_device(plan.device), progress)
     found.add(about)
     found.settings |= {"samples": str(plan.samples)} | ({"prompts": drawn.whose} if drawn.whose else {})
+    return data
+
+
+def _edits(package: Package, plan: Plan, found: Found, progress: Progress) -> Data:
+    """Add what can be said of pictures that are damaged and put right again."""
+    image = package.manifest.image
+    if image is None:
+        raise EvaluationError(_nothing(package.manifest))
+    limit = min(plan.samples, plan.limit or plan.samples)
+    items, data = read_items(plan.data, (image.channels, image.height, image.width), image, limit)
+    with closing(_studio(package, plan)) as studio:
+        edits = evaluate_edits(studio, package.manifest, items, plan.seed, data.digest, progress)
+        found.add(asyncio.run(edits))
     return data
 
 

@@ -108,7 +108,7 @@ def evaluate_items(package: Package, items: Items, key: str, device: Device, pro
     if redrawn is not None:
         progress("Judging reconstructions", 0, 0)
         found.add(_redrawn(manifest, items, redrawn, key))
-    if manifest.image:
+    if manifest.image and (named or redrawn is not None):
         found.grids += _grids(items, next(iter(named.values()), None), outputs)
     found.add(_speed(package, items.values, device, progress))
     return found

@@ -12,7 +12,7 @@ from deployments.evaluation.evaluate import Plan, evaluate
 from deployments.evaluation.record import Evaluation
 from deployments.evaluation.shown import Found
 from model_store.store import Store
-from tests import flows, packages
+from tests import edits, flows, packages
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +20,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = packages.store(tmp_path_factory.mktemp("store"))
     packages.scorer(folder, mapped=True)
     packages.text(folder, name="led-text", prefix=[32])
+    edits.editor(folder)
     flows.flow(folder, name="text-flow", text=True, channels=1)
     return Store(folder)
 
@@ -101,6 +102,18 @@ def test_words_are_drawn_as_the_data_has_them(store: Store, items: Path, tmp_pat
     assert record.settings["prompts"] == "the data's own"
     assert {each.caption for each in found.grids[0].tiles} == {"red", "blue"}
     assert 0 <= record.figures["prompt_agreement"].value <= 1
+
+
+def test_pictures_are_damaged_and_put_right(store: Store, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(60, 196, (8, 8, 8, 3)).astype(np.uint8)
+    np.savez(tmp_path / "x.npz", X=x)
+    record, found = run(store, "tiny-edit", Plan(tmp_path / "x.npz", device="cpu"))
+    tasks = ("inpaint", "colorize", "upscale", "denoise")
+    assert {f"{task}_{name}" for task in tasks for name in ("psnr", "ssim")} <= record.figures.keys()
+    assert record.figures["denoise_psnr"].value == pytest.approx(20, abs=1.5)  # as noisy as before
+    assert "dB" in record.figures["denoise_psnr"].unit
+    assert [grid.title for grid in found.grids] == [task.capitalize() for task in tasks]
+    assert record.figures["drawing_latency_p50"].value > 0
 
 
 @pytest.mark.parametrize("name", ["tiny-text", "tiny-attention", "led-text"])
