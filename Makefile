@@ -19,6 +19,9 @@ lint: $(VENV)/.dev
 
 benchmarks: $(VENV)/.dev
 	$(BIN)/python -m tests.load.http_anomalies
+	$(BIN)/python -m tests.load.item_costs
+	$(BIN)/python -m tests.load.item_arrivals
+	$(BIN)/python -m tests.load.item_peers
 	$(BIN)/python -m tests.load.text_streams
 	$(BIN)/python -m tests.load.image_mixed
 	$(BIN)/python -m tests.load.image_http

@@ -7,28 +7,23 @@ Starts the peer and the service, then measures one at a time with wrk while the 
 """
 
 import argparse
-import contextlib
 import json
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
 import numpy as np
-import requests
 from rich.console import Console
 from rich.table import Table
 
 from model_store.manifest import Manifest
 from service.loadtest.environment import describe
-from service.local import free_ports
 from tests import packages
 from tests.e2e.conftest import end, short_folder, start
 from tests.load import wrk
+from tests.load.peers.server import serving
 
 CONNECTIONS = (16, 1)
 SERVERS = ("peer", "direct", "gateway")
@@ -49,29 +44,6 @@ class Line:
     errors: int
     of_peer: float
     rounds: list[float]
-
-
-@contextlib.contextmanager
-def peer(package: Path) -> Iterator[str]:
-    """A running `tests.load.peer_fastapi`; yields its address."""
-    [port] = free_ports(1)
-    command = [sys.executable, "-m", "tests.load.peer_fastapi", str(package), str(port)]
-    with subprocess.Popen(command) as process:
-        try:
-            _await(f"http://127.0.0.1:{port}/openapi.json", process)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-
-
-def _await(url: str, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(requests.ConnectionError):
-            requests.get(url, timeout=1)
-            return
-        time.sleep(0.1)
-    raise RuntimeError("the peer did not start")
 
 
 def write_body(folder: Path, package: Path) -> Path:
@@ -143,7 +115,7 @@ def run(folder: Path, given: Path | None, *, seconds: int, rounds: int) -> list[
     service = start(folder, "--store", str(store))
     try:
         for package in measured:
-            with peer(package) as other:
+            with serving("tests.load.peer_fastapi", str(package)) as other:
                 bases = dict(zip(SERVERS, (other, f"{service.url}/studio", service.url), strict=True))
                 targets = {server: f"{base}/v1/anomalies" for server, base in bases.items()}
                 lines += measure(targets, write_body(folder, package), seconds=seconds, rounds=rounds)

@@ -40,10 +40,10 @@ def arguments(doc: str | None, rounds: int | None = 5) -> argparse.ArgumentParse
     return made
 
 
-def package_at(folder: Path | None) -> Package:
-    """The package in a folder of a store; None: the newest shipped one. Raises PackageError."""
+def package_at(folder: Path | None, name: str = SHIPPED) -> Package:
+    """The package in a folder of a store; None: the newest shipped one of this name. Raises PackageError."""
     if folder is None:
-        return Store(str(shipped())).open(SHIPPED)
+        return Store(str(shipped())).open(name)
     name, version = folder.resolve().parts[-2:]
     return Store(str(store_of(folder.resolve()))).open(name, version)
 

@@ -27,7 +27,7 @@ async def test_the_peer_gives_the_graphs_own_score(tmp_path: Path) -> None:
     transport = httpx.ASGITransport(create(package))
     async with httpx.AsyncClient(transport=transport, base_url="http://peer") as client:
         answer = await client.post("/v1/anomalies", content=body.read_bytes())
-    assert answer.json()["score"] == pytest.approx(np.maximum(values - 0.5, 0).mean(), rel=1e-4)
+    assert answer.json()["scores"] == pytest.approx([np.maximum(values - 0.5, 0).mean()], rel=1e-4)
 
 
 def test_the_body_is_what_both_servers_take(tmp_path: Path) -> None:

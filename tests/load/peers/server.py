@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import psutil
@@ -16,6 +17,7 @@ from service.local import free_ports
 
 _START_SECONDS: Final = 180
 _END_SECONDS: Final = 60
+_ROOT: Final = Path(__file__).parents[3]
 # Of Ray alone: no statistics are sent, and no token is written to the user's home.
 _ENVIRONMENT: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -28,32 +30,74 @@ class PeerFailedError(Exception):
     """The peer did not start."""
 
 
+class Peer:
+    """A running one."""
+
+    def __init__(self, url: str, process: "subprocess.Popen[Any]") -> None:
+        self.url = url
+        self._process = process
+
+    def suspend(self) -> None:
+        """Take the processor from all its processes: some look for work a thousand times a second."""
+        for each in self._family():
+            each.suspend()
+
+    def resume(self) -> None:
+        """Give it back."""
+        for each in self._family():
+            each.resume()
+
+    def end(self) -> None:
+        """End what it started as well."""
+        if self._process.poll() is not None:
+            return
+        self.resume()
+        family = self._family()
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_SECONDS)
+        for each in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+
+    def _family(self) -> list[psutil.Process]:
+        own = psutil.Process(self._process.pid)
+        return [own, *own.children(recursive=True)]
+
+
 @contextlib.contextmanager
 def serving(module: str, folder: str, *more: str) -> Iterator[str]:
     """Run `python -m module folder PORT more...`; yields its address when it answers there. Raises PeerFailedError."""
+    with running(module, folder, *more) as peer:
+        yield peer.url
+
+
+@contextlib.contextmanager
+def running(
+    module: str, folder: str, *more: str, python: Path | None = None, ready: str = "openapi.json"
+) -> Iterator[Peer]:
+    """The same, by another environment's `python` too, and ready when it answers at the path `ready`."""
     [port] = free_ports(1)
-    command = [sys.executable, "-m", module, folder, str(port), *more]
-    environment = {
-        **os.environ,
-        **_ENVIRONMENT,
-        "PYTHONPATH": os.pathsep.join(each for each in sys.path if each),
-    }
+    command = [str(python or sys.executable), "-m", module, folder, str(port), *more]
+    # Another environment is not to find what is installed in this one.
+    paths = [str(_ROOT)] if python else [each for each in sys.path if each]
+    environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)}
     with (
         tempfile.TemporaryFile() as said,
         subprocess.Popen(
             command, env=environment, start_new_session=True, stdout=said, stderr=subprocess.STDOUT
         ) as process,
     ):
+        peer = Peer(f"http://127.0.0.1:{port}", process)
         try:
-            url = f"http://127.0.0.1:{port}"
-            if not _answers(f"{url}/openapi.json", process):
+            if not _answers(f"{peer.url}/{ready}", process):
                 said.seek(0)
                 raise PeerFailedError(
                     f"{module} does not answer: {said.read()[-2000:].decode(errors='replace')}"
                 )
-            yield url
+            yield peer
         finally:
-            _end(process)
+            peer.end()
 
 
 def _answers(url: str, process: "subprocess.Popen[Any]") -> bool:
@@ -65,16 +109,3 @@ def _answers(url: str, process: "subprocess.Popen[Any]") -> bool:
                 return True
         time.sleep(0.2)
     return False
-
-
-def _end(process: "subprocess.Popen[Any]") -> None:
-    if process.poll() is not None:
-        return
-    family = psutil.Process(process.pid).children(recursive=True)
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_END_SECONDS)
-    for each in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            each.kill()
-    process.kill()  # nothing, where it has ended
