@@ -11,8 +11,6 @@ kept. DIR keeps the peers' environment, which is made with the first run; withou
 
 import argparse
 import shutil
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -30,6 +28,7 @@ from model_store.store import Package
 from tests.e2e.conftest import end, short_folder, start
 from tests.load import wrk
 from tests.load.item_runs import SHIPPED, Bare, body, package_at, pictures
+from tests.load.peers.environment import environment
 from tests.load.peers.scoring import Setting
 from tests.load.peers.server import Peer, running
 from tests.load.text_runs import judged, report, table
@@ -245,23 +244,13 @@ def show(name: str, lines: Sequence[Line]) -> Table:
     return made
 
 
-def environment(at: Path) -> Path:
-    """The interpreter of the peers' own environment, made where it is not there already."""
-    python = at / "venv/bin/python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(at / "venv")], check=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*install, *_REQUIREMENTS], check=True)
-    return python
-
-
 @contextmanager
 def servers(package: Package, at: Path, wanted: Sequence[str], folder: Path) -> Iterator[list[Server]]:
     """All that are wanted, running; the peers suspended, in every setting."""
     found: list[Server] = []
     with ExitStack() as stack:
         if not {LITSERVE, BENTOML}.isdisjoint(wanted):
-            own = environment(at)
+            own = environment(at / "servers", _REQUIREMENTS)
         for name in wanted:
             for setting in SETTINGS.get(name, ()):
                 module, ready = _MODULES[name]

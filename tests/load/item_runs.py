@@ -1,5 +1,7 @@
-"""Requests of pictures to score, in every form the service reads, and the bare graph that scores them. What the item benchmarks share;
-knows no peer and no HTTP."""
+"""Requests of pictures to score, in every form the service reads, and the bare graph that scores them.
+
+What the item benchmarks share; knows no peer and no HTTP.
+"""
 
 import base64
 from pathlib import Path

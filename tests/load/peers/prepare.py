@@ -16,6 +16,7 @@ from typing import Final
 
 from model_store.export.hf.decoder import export_decoder
 from model_store.export.hf.options import Options, Precision
+from tests.load.peers.environment import environment
 from tests.load.peers.model import write_model
 
 PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "int4")
@@ -76,10 +77,7 @@ def prepare(at: Path) -> None:
 
 
 def _prepare_workers(at: Path) -> None:
-    python = at / "venv/bin/python"
-    if not python.exists():
-        _run([sys.executable, "-m", "venv", str(at / "venv")])
-        _run([str(python), "-m", "pip", "install", "--quiet", *_REQUIREMENTS])
+    python = environment(at / "venv", _REQUIREMENTS)
     for precision in PRECISIONS:
         folder = at / f"genai-{precision}"
         if not folder.is_dir():
