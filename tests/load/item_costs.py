@@ -36,9 +36,6 @@ from tests.load.text_runs import judged, report, table
 
 ROUTES: Final = ("anomalies", "reconstructions")
 AIM: Final = 0.30  # of the request's time
-# What reads items into arrays, and what makes outputs of arrays.
-_READS: Final = ("score", "reconstruct")
-_WRITES: Final = ("scored", "reconstructed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +66,20 @@ class Watched(Studio):
     def __init__(self, model: OneShotModel, metrics: Metrics) -> None:
         super().__init__([model], metrics)
         self.began = self.ended = self.read = self.write = self.model = 0.0
-        for name in (*_READS, *_WRITES):
-            setattr(model.autoencoding, name, self._timed(name, getattr(model.autoencoding, name)))
+        # What reads items into arrays, and what makes outputs of arrays.
+        for part, name, kind in (
+            (model.scores, "prepare", "read"),
+            (model.scores, "finish", "write"),
+            (model.autoencoding, "reconstruct", "read"),
+            (model.autoencoding, "reconstructed", "write"),
+        ):
+            setattr(part, name, self._timed(kind, getattr(part, name)))
 
-    def _timed(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+    def _timed(self, kind: str, work: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any) -> Any:
             began = perf_counter()
             found = work(*arguments)
-            if name in _READS:
-                self.read = perf_counter() - began
-            else:
-                self.write = perf_counter() - began
+            setattr(self, kind, perf_counter() - began)
             return found
 
         return timed

@@ -213,7 +213,7 @@ FIELDS: list[tuple[str, str, dict[str, Any], str]] = [
     ("B64 steps", "images/generations", {"steps": 10**6}, "steps"),
     ("B64 guidance", "images/generations", {"guidance_scale": 0.5}, "guidance_scale"),
     ("B64 url", "images/generations", {"response_format": "url"}, "response_format"),
-    ("B55 257 items", "anomalies", {"input": [{"tensor": {"data": [1]}}] * 257}, "input"),
+    ("B55 1025 items", "anomalies", {"input": [{"tensor": {"data": [1]}}] * 1025}, "input"),
     ("B50 a URL", "anomalies", {"input": [{"image": "http://169.254.169.254/"}]}, "input[0].image"),
     ("B50 a file", "anomalies", {"input": [{"image": "file:///etc/passwd"}]}, "input[0].image"),
     ("no base64", "anomalies", {"input": [{"image": "%%%"}]}, "input[0].image"),

@@ -19,7 +19,7 @@ from service.openai.schemas.records import (
     Timestamps,
 )
 
-MAX_ITEMS: Final = 256
+MAX_ITEMS: Final = 1024
 MAX_STEPS: Final = 256
 # A grey PNG of 28 by 28, for the documentation.
 PICTURE: Final = {

@@ -7,7 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from service.openai.schemas.fields import Body, Nullable, Wire, example
 from service.openai.schemas.items import (
-    MAX_ITEMS,
+    MAX_MEMBERS,
     MAX_STEPS,
     PICTURE,
     End,
@@ -43,13 +43,13 @@ class TraverseRequest(Body):
 class LatentGroup(Nullable):
     """Items and latent vectors, whose mean counts by `weight`."""
 
-    input: Annotated[list[End], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)]
+    input: Annotated[list[End], Field(min_length=1, max_length=MAX_MEMBERS, fail_fast=True)]
     weight: float = 1.0
 
 
 def _few(groups: list[LatentGroup]) -> list[LatentGroup]:
-    if sum(len(group.input) for group in groups) > MAX_ITEMS:
-        raise PydanticCustomError("too_long", "more than {limit} items in all groups", {"limit": MAX_ITEMS})
+    if sum(len(group.input) for group in groups) > MAX_MEMBERS:
+        raise PydanticCustomError("too_long", "more than {limit} items in all groups", {"limit": MAX_MEMBERS})
     return groups
 
 
@@ -67,7 +67,7 @@ class CombineRequest(Body):
 
     groups: Annotated[
         list[LatentGroup],
-        Field(min_length=1, max_length=MAX_GROUPS, fail_fast=True, description=f"Of {MAX_ITEMS} in all."),
+        Field(min_length=1, max_length=MAX_GROUPS, fail_fast=True, description=f"Of {MAX_MEMBERS} in all."),
         AfterValidator(_few),
     ]
     prompt: Prompt = ""

@@ -7,9 +7,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from prometheus_client import CollectorRegistry
 
+from deployments.config import HostConfig
 from deployments.messages import Score, TensorItem
-from deployments.reconstruction.tasks import Autoencoding
+from deployments.metrics import Metrics
+from deployments.studio import open_studio
 from model_store.export.errors import DraftError, ParityError
 from model_store.export.foreign import Options, export_graph
 from model_store.imaging import Image
@@ -113,11 +116,17 @@ def test_of_a_map_alone_the_greatest_value_is_the_score(tmp_path: Path) -> None:
     np.testing.assert_allclose(scores, drawn.mean(1).max((1, 2)), rtol=1e-6)
 
 
-def test_a_server_finds_its_scores(tmp_path: Path) -> None:
-    manifest, _ = exported(anomalib(tmp_path), normal(tmp_path, 3, 8, 12))
-    item = TensorItem(items(1, 3, 8, 12)[0].tobytes(), (3, 8, 12))
-    [task] = Autoencoding(manifest, {"anomaly": None}).score(Score("made", (item,), map=True))  # type: ignore[dict-item]  # not asked for
-    assert task.graph == "score"
+async def test_a_server_scores_by_it(tmp_path: Path) -> None:
+    exported(anomalib(tmp_path), normal(tmp_path, 3, 8, 12))
+    config = HostConfig(store=str(tmp_path / "store"), device="cpu", calibrations=str(tmp_path / "kept"))
+    studio = open_studio(config, Metrics(CollectorRegistry()))
+    try:
+        item = TensorItem(items(1, 3, 8, 12)[0].tobytes(), (3, 8, 12))
+        [output] = (await studio.call(Score("made", (item,), map=True))).outputs
+    finally:
+        studio.close()
+    assert output.map is not None
+    assert output.score is not None
 
 
 def test_an_autoencoder_gets_scores(tmp_path: Path) -> None:

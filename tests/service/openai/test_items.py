@@ -306,7 +306,7 @@ async def test_what_is_no_item_is_named_by_its_place(
     ("route", "fields", "param"),
     [
         ("anomalies", {"input": []}, "input"),
-        ("anomalies", {"input": [TENSOR] * 257}, "input"),
+        ("anomalies", {"input": [TENSOR] * 1025}, "input"),
         ("anomalies", {"input": TENSOR}, "input"),
         ("anomalies", {}, "input"),
         ("anomalies", {"input": [TENSOR], "return": ["latent"]}, "return[0]"),
