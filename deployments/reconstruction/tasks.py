@@ -67,7 +67,10 @@ class Autoencoding:
         shapes = [reader.shape for reader in self._readers.values()]
         shapes += [_shape(decode.outputs, "output")] if decode else []
         self.items = Items(shapes[0], manifest.image, most_pixels)
-        self._tabular, self._serial = manifest.table is not None, manifest.series is not None
+        self._tabular = manifest.table is not None
+        self._maps = not (manifest.table or manifest.series) and any(
+            "error_map" in reader.outputs for reader in self._readers.values()
+        )
         scoring = manifest.scoring
         error = scoring.default if scoring and scoring.default not in scoring.samples else ""
         redrawn = [r for r in self._readers.values() if {"reconstruction", _PREFIX + error} <= r.outputs]
@@ -200,8 +203,7 @@ class Autoencoding:
 
     def error_map(self, *, picture: bool = True) -> str:
         """The role of the map. Raises BadRequest where the model has none, or none to show as a picture."""
-        mapped = any("error_map" in reader.outputs for reader in self._readers.values())
-        if not mapped or (picture and not self.items.pictures):
+        if not self._maps or (picture and not self.items.pictures):
             raise BadRequest("This model has no error map.", param="return")
         return "error_map"
 

@@ -43,7 +43,7 @@ class CalibrationRequest(Body):
 
 
 class CalibrationOut(Wire):
-    """One calibration. `level` is the quantile, or the rate."""
+    """One calibration. `level` is the quantile, or the rate; `items` are normal ones, of series their windows."""
 
     id: str
     object: Literal["calibration"]

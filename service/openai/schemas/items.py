@@ -118,7 +118,7 @@ class AnomalyRequest(Body):
         Field(
             gt=0,
             lt=1,
-            description="Of all items of the request together (Benjamini-Hochberg), instead of a threshold.",
+            description="Of all items of the request together (Benjamini-Hochberg), instead of a threshold. Not of series.",
         ),
     ] = None
     return_: Annotated[

@@ -1,3 +1,4 @@
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from deployments.messages import (
     Score,
     TensorItem,
 )
+from deployments.reconstruction.tasks import Autoencoding
 from deployments.studio import Studio
+from model_store.store import Store
 from tests.deployments.conftest import OpenStudio
 
 NORMAL = RowItem({"age": 48, "income": 950.0, "colour": "red"})
@@ -103,6 +106,18 @@ async def test_only_tables_have_contributions_and_only_series_steps(open_recorde
     picture = (TensorItem([0.25] * 64),)
     assert (await refused(studio, Score("tiny-ae", picture, contributions=True))).param == "return"
     assert (await refused(studio, Score("tiny-table", (NORMAL,), steps=True))).param == "return"
+
+
+def test_what_is_no_picture_and_no_tensor_has_no_map(recorded: Path) -> None:
+    found = Store(str(recorded)).open("tiny-table").manifest
+    graph = found.graphs["reconstruct"]
+    mapped = {"latent": {"role": "error_map"}}
+    outputs = tuple(each.model_copy(update=mapped.get(each.role, {})) for each in graph.outputs)
+    graphs = {"reconstruct": graph.model_copy(update={"outputs": outputs})}
+    for table, refusal in ((found.table, pytest.raises(BadRequest)), (None, contextlib.nullcontext())):
+        rows = Autoencoding(found.model_copy(update={"graphs": graphs, "table": table}))
+        with refusal:
+            assert rows.error_map(picture=False) == "error_map"
 
 
 # -- what rows are -----------------------------------------------------------------------------------------------------
