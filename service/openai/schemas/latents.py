@@ -7,7 +7,6 @@ from pydantic_core import PydanticCustomError
 
 from service.openai.schemas.fields import Body, Nullable, Wire, example
 from service.openai.schemas.items import (
-    MAX_MEMBERS,
     MAX_STEPS,
     PICTURE,
     End,
@@ -18,6 +17,7 @@ from service.openai.schemas.items import (
 )
 
 MAX_GROUPS: Final = 16
+MAX_MEMBERS: Final = 256
 
 
 class TraverseRequest(Body):
