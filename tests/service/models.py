@@ -130,9 +130,11 @@ class Models:
             return Reply(
                 (), "3", calibrations=(OWN, replace(OWN, id=request.id or "mirror:3:ab", default=False))
             )
-        drawn = _explored(request) if isinstance(request, LatentRequest) else _outputs(request)
-        outputs = tuple(drawn) if self.answer is None else (self.answer,)
-        reply = Reply(outputs, "3", TIMINGS, Usage(items=len(outputs)))
+        if self.answer is not None:
+            outputs = [self.answer]
+        else:
+            outputs = _explored(request) if isinstance(request, LatentRequest) else _outputs(request)
+        reply = Reply(tuple(outputs), "3", TIMINGS, Usage(items=len(outputs)))
         if isinstance(request, Score):
             return replace(reply, score="mean", calibration="mirror:3", method="quantile")
         return replace(reply, compression=COMPRESSION if isinstance(request, Compress) else None)
