@@ -152,7 +152,9 @@ def test_training_makes_it_better(data: Path) -> None:
 
 def test_a_draft_says_how_good_the_model_is(drafted: Draft) -> None:
     assert (drafted.name, drafted.task, drafted.provenance.steps) == ("tiles-edit", "image-to-image", 3)
-    assert set(drafted.quality) == {f"{task}_{name}" for task in TASKS for name in ("psnr", "ssim")}
+    assert set(drafted.quality) == {
+        f"{task}_{name}" for task in TASKS for name in ("psnr", "psnr_of_each", "ssim")
+    }
     assert all(each.baseline is not None for each in drafted.quality.values())
 
 
