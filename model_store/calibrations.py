@@ -5,7 +5,6 @@ numbers and files, no model. Writers take turns; readers take no lock and see th
 """
 
 import errno
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from model_store.errors import (
 )
 from model_store.fields import Finite, Part
 from model_store.manifest import Name, Version
-from model_store.seal import sync_folder, write_durably
+from model_store.seal import locked, sync_folder, write_durably
 
 Method: TypeAlias = Literal["quantile", "false_positive_rate", "f1"]
 Stamp: TypeAlias = tuple[int, int] | None
@@ -160,15 +159,9 @@ class CalibrationFolder:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """One writer at a time. The kernel frees the lock of a writer that dies."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with locked(self.folder):
                 yield
-            finally:
-                os.close(descriptor)
         except OSError as error:
             if error.errno in _READ_ONLY:
                 raise StoreReadOnly("calibrations cannot be kept: the folder is read-only") from error

@@ -3,7 +3,6 @@
 A version is written aside under a hidden name, synced, and renamed into its place: whoever looks sees all or nothing.
 """
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from model_store.errors import (
 from model_store.files import Folder, checked
 from model_store.manifest import File, Manifest, Name, Version
 from model_store.package import Package
-from model_store.seal import sync_folder, write_durably
+from model_store.seal import locked, sync_folder, write_durably
 from model_store.verify import MANIFEST, Limits, parse, verify, with_links
 
 Content: TypeAlias = Callable[[str, File], Iterator[bytes]]  # a listed file's bytes, unchecked
@@ -108,7 +107,7 @@ class Shelf:
         Raises AlreadyPublished, StoreUnavailable, and WrongSize, WrongDigest, ... where content is not as sealed.
         """
         name, version = manifest.name, manifest.version
-        with _writing(), self._locked():
+        with _writing(), locked(self.root):
             self._sweep()
             place = self.root / name / version
             if os.path.lexists(place):
@@ -174,17 +173,6 @@ class Shelf:
         for entry in self.root.iterdir():
             if entry.name.startswith(_ASIDE):
                 shutil.rmtree(entry)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One writer at a time. The kernel frees the lock of a writer that dies."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
 
 @contextmanager
