@@ -11,10 +11,10 @@ import numpy as np
 from deployments.compression import MOST, pack, unpack
 from deployments.desk import Desk
 from deployments.errors import BadRequest, ModelFault
-from deployments.latent_requests import Combine, Compress, LatentRequest, Traverse
 from deployments.latent_space import LatentSpace
 from deployments.messages import Array as Sent
 from deployments.messages import Decode, Encode, Item, Numbers, Output, Reply, Request, Timings, Usage
+from deployments.messages.latents import Combine, Compress, LatentRequest, Traverse
 from deployments.model import FlowModel, Model, OneShotModel
 from deployments.pictures.budget import compared
 from model_store.session import Array

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from deployments.compression import Ranges
 from deployments.errors import BadRequest
 from deployments.items import Items, vector
-from deployments.latent_requests import Unit
 from deployments.messages import Numbers
+from deployments.messages.latents import Unit
 from model_store.calibrations import Latents
 from model_store.imaging import Image
 from model_store.manifest import Manifest

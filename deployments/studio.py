@@ -17,7 +17,6 @@ from deployments.exploring import Explorer
 from deployments.gallery import Gallery
 from deployments.image.draw import Drawing
 from deployments.image.edit import Editing
-from deployments.latent_requests import Combine, Compress, Decompress, Traverse
 from deployments.messages import (
     Calibrate,
     Calibrations,
@@ -41,6 +40,7 @@ from deployments.messages import (
     Tokenize,
     Usage,
 )
+from deployments.messages.latents import Combine, Compress, Decompress, Traverse
 from deployments.metrics import Metrics
 from deployments.model import (
     EncoderModel,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from deployments.latent_requests import Compression
+from deployments.messages.latents import Compression
 
 
 @dataclass(frozen=True, slots=True)

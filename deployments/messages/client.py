@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator
 from typing import Protocol, TypeAlias
 
-from deployments.latent_requests import Combine, Compress, Decompress, Traverse
 from deployments.messages.answers import Card, Exposition, Picture, Reply
 from deployments.messages.images import Draw
 from deployments.messages.items import (
@@ -15,6 +14,7 @@ from deployments.messages.items import (
     Reconstruct,
     Score,
 )
+from deployments.messages.latents import Combine, Compress, Decompress, Traverse
 from deployments.messages.text import Classify, Complete, Detokenize, Embed, TextDelta, Tokenize
 
 Request: TypeAlias = (

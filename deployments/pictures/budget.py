@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from PIL import Image
 
-from deployments.latent_requests import Compression, File
+from deployments.messages.latents import Compression, File
 from deployments.pictures.reading import read_picture
 from deployments.pictures.writing import encode
 from model_store.session import Array

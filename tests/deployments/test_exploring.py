@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry
 from deployments import exploring
 from deployments.config import HostConfig
 from deployments.errors import BadRequest, DeadlineExceeded, ModelNotFound
-from deployments.latent_requests import Combine, Compress, Decompress, Group, LatentRequest, Traverse
 from deployments.messages import Array, Decode, Encode, ImageItem, Output, TensorItem, Usage
+from deployments.messages.latents import Combine, Compress, Decompress, Group, LatentRequest, Traverse
 from deployments.metrics import Metrics
 from deployments.pictures import encode
 from deployments.studio import Studio, open_studio

@@ -7,14 +7,6 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from deployments.latent_requests import (
-    Combine,
-    Compress,
-    Compression,
-    File,
-    LatentRequest,
-    Traverse,
-)
 from deployments.messages import (
     Alarm,
     Array,
@@ -46,6 +38,14 @@ from deployments.messages import (
     Timings,
     Tokenize,
     Usage,
+)
+from deployments.messages.latents import (
+    Combine,
+    Compress,
+    Compression,
+    File,
+    LatentRequest,
+    Traverse,
 )
 from tests.service.text_models import CONTEXT, deltas, text_outputs, text_usage, usage_of
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from deployments.errors import ModelFault
-from deployments.latent_requests import Combine, Compress, Compression, Decompress, File, Group, Traverse
 from deployments.messages import Decode, Encode, Interpolate, Item, ModelClient, Numbers, Output
+from deployments.messages.latents import Combine, Compress, Compression, Decompress, File, Group, Traverse
 from service.answers import Answer
 from service.call import Call
 from service.catalogue import Catalogue

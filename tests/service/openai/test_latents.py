@@ -4,8 +4,8 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.latent_requests import Combine, Compress, Decompress, Group, Traverse
 from deployments.messages import Encode, ImageItem, Output, TensorItem
+from deployments.messages.latents import Combine, Compress, Decompress, Group, Traverse
 from service.openai.schemas.items import DecodedList, LatentList
 from service.openai.schemas.latents import CombinedList, TraversedList
 from tests.service.models import PNG, Models

@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from deployments import latent_requests
-from deployments.latent_requests import Combine, Compress, Compression, Decompress, File, Group, Traverse
-from deployments.messages import Reply, TensorItem
+from deployments.messages import Reply, TensorItem, latents
+from deployments.messages.latents import Combine, Compress, Compression, Decompress, File, Group, Traverse
 
 ITEM = TensorItem([1.0])
 EXAMPLES: list[Any] = [
@@ -24,7 +23,7 @@ def test_a_message_survives_the_way_between_processes(message: Any) -> None:
 
 
 def test_messages_are_frozen_and_small() -> None:
-    kinds: list[Any] = [kind for kind in vars(latent_requests).values() if dataclasses.is_dataclass(kind)]
+    kinds: list[Any] = [kind for kind in vars(latents).values() if dataclasses.is_dataclass(kind)]
     assert len(kinds) == 7
     for kind in kinds:
         assert kind.__dataclass_params__.frozen

@@ -1,13 +1,9 @@
-"""What is asked of a model's latents beside encoding, decoding and walking between two: messages, as those in `messages`.
-
-Items are named for the type checker alone: `messages` imports this module.
-"""
+"""What is asked of a model's latents beside encoding, decoding and walking between two, and what compression answers."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-if TYPE_CHECKING:
-    from deployments.messages import Item, Numbers
+from deployments.messages.items import Item, Numbers
 
 Unit: TypeAlias = Literal["value", "deviation"]
 
@@ -20,7 +16,7 @@ class Traverse:
     """
 
     model: str
-    start: "Item | Numbers"
+    start: Item | Numbers
     axis: int
     low: float
     high: float
@@ -36,7 +32,7 @@ class Traverse:
 class Group:
     """Items and latents whose mean counts by this weight."""
 
-    members: "tuple[Item | Numbers, ...]"
+    members: tuple[Item | Numbers, ...]
     weight: float = 1.0
 
 
@@ -57,7 +53,7 @@ class Compress:
     """Latents of each item, all of them in as few bytes, and what these cost beside JPEG and WebP."""
 
     model: str
-    items: "tuple[Item, ...]"
+    items: tuple[Item, ...]
     prompt: str | None = None
     request_id: str = ""
     version: str | None = None
