@@ -45,7 +45,7 @@ class Desk:
         return [answers[place] for place in range(count)]
 
     def leave(self, engine: Engine[Any, T], ticket: Ticket[T], missing: int) -> None:
-        """Nobody waits any more; so many of the rows are not done."""
+        """Nobody waits any more; so many of the answers are not taken."""
         if not missing:
             ticket.close()
             return

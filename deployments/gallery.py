@@ -111,7 +111,7 @@ class Gallery:
         finally:
             for each in making:
                 each.cancel()
-            self._desk.leave(model.engine, ticket, left)
+            self._desk.leave(model.engine, ticket, left + len(making))
 
 
 def _submit(
