@@ -27,6 +27,7 @@ from model_store.manifest import (
     Tensor,
     Text,
 )
+from model_store.tabling import Series, Table
 
 Progress: TypeAlias = Callable[[int, int, Mapping[str, float]], None]
 """Called as (steps done, steps in all, latest figures by name) while a recipe runs."""
@@ -133,5 +134,7 @@ class Draft:
     encoder: Encoder | None = None
     quantization: Quantization | None = None
     image: Image | None = None
+    table: Table | None = None
+    series: Series | None = None
     scoring: Scoring | None = None
     quality: Mapping[str, Measure] = field(default_factory=dict)

@@ -113,6 +113,8 @@ def _fields(draft: Draft, number: str) -> dict[str, Any]:
         "encoder": draft.encoder,
         "quantization": draft.quantization,
         "image": draft.image,
+        "table": draft.table,
+        "series": draft.series,
         "scoring": draft.scoring,
         "provenance": draft.provenance,
     }

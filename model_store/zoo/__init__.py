@@ -17,6 +17,8 @@ NAMES: Final = (
     "tiles-flow",
     "tiles-edit",
     "fashion-realism",
+    "table-ae",
+    "series-ae",
     "shakespeare-lstm",
     "shakespeare-gpt",
     "tldr-gpt",
