@@ -18,10 +18,10 @@ from safetensors.torch import save_model
 from torch import Tensor
 
 from model_store import nab
+from model_store.export.calibration import calibrate
 from model_store.export.draft import Draft, GraphDraft, Progress, tensor
 from model_store.manifest import Measure, Provenance
 from model_store.tabling import Alarms, Channel, Series
-from model_store.zoo.calibrated import calibrate
 from model_store.zoo.series_net import Autoencoder, Config
 
 NAME: Final = "series-ae"

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_model
 from torch import Tensor
 
+from model_store.export.calibration import calibrate
 from model_store.export.draft import Draft, GraphDraft, Progress, tensor
 from model_store.export.stored import round_weights
 from model_store.manifest import Measure, Provenance
+from model_store.ranking import auroc
 from model_store.tabling import Number, Table
 from model_store.zoo import adbench
 from model_store.zoo.adbench import Floats, Rows
-from model_store.zoo.calibrated import auroc, calibrate
 from model_store.zoo.table_net import Autoencoder, Config, squash, trust
 
 NAME: Final = "table-ae"
