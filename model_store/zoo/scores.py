@@ -1,7 +1,16 @@
 """Anomaly scores as parts of a graph, [batch] each, higher the less normal. Knows no model; SSIM is in `fashion_metrics`."""
 
+from typing import Final
+
 import torch
 from torch import Tensor, nn
+
+SMALLEST: Final = 1e-6
+"""Below which a score is taken for this."""
+
+WIDE: Final = 16
+"""Copies of each score whose logarithms are taken. ONNX Runtime rounds logarithms that fill a vector register otherwise than those left
+over at the end of a batch: so each row fills whole ones."""
 
 
 def l1(error_map: Tensor) -> Tensor:
@@ -12,6 +21,11 @@ def l1(error_map: Tensor) -> Tensor:
 def l2(error_map: Tensor) -> Tensor:
     """Mean square of an error map [batch, ...]."""
     return error_map.flatten(1).square().mean(1)
+
+
+def highest(error_map: Tensor) -> Tensor:
+    """Greatest value of the mean over channels of a map [batch, channels, ...]."""
+    return error_map.mean(1).flatten(1).amax(1)
 
 
 class Peak(nn.Module):
@@ -29,10 +43,14 @@ class Peak(nn.Module):
         weight = (-0.5 * ((place[:, None] - place[None, :]) / sigma).square()).exp()
         self.register_buffer("blur", weight / weight.sum(1, keepdim=True), persistent=False)
 
+    def blurred(self, error_map: Tensor) -> Tensor:
+        """The map [batch, channels, side, side] that the peak is the highest place of."""
+        blurred: Tensor = self.blur @ error_map @ self.blur.T
+        return blurred
+
     def forward(self, error_map: Tensor) -> Tensor:
         """Of the mean over channels."""
-        blurred: Tensor = self.blur @ error_map.mean(1) @ self.blur.T
-        return blurred.flatten(1).amax(1)
+        return highest(self.blurred(error_map))
 
 
 class Mahalanobis(nn.Module):
@@ -59,3 +77,26 @@ class Mahalanobis(nn.Module):
     def forward(self, latent: Tensor) -> Tensor:
         """Distances [batch]."""
         return ((latent - self.mean) @ self.whiten).square().sum(1).sqrt()
+
+
+class Fused(nn.Module):
+    """Sum of the logarithms of several scores, each in the spread it has on normal items [items, scores]: z-score fusion.
+
+    What one of them misses another may see (Jain, Nandakumar and Ross 2005). Logarithms, because scores are positive and skewed.
+    """
+
+    weight: Tensor
+    offset: Tensor
+
+    def __init__(self, normal: Tensor) -> None:
+        super().__init__()
+        logs = normal.double().clamp_min(SMALLEST).log()
+        weight = 1 / logs.std(0).clamp_min(SMALLEST)
+        self.register_buffer("weight", weight.float())
+        self.register_buffer("offset", (logs.mean(0) @ weight).float())
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """Fused scores [batch] of scores [batch, scores]; a product, because rows of ONNX Runtime's sums depend on their address."""
+        wide = scores.clamp_min(SMALLEST)[:, :, None].expand(-1, -1, WIDE).flatten(1)
+        fused: Tensor = wide.log() @ (self.weight / WIDE).repeat_interleave(WIDE) - self.offset
+        return fused
