@@ -1,15 +1,13 @@
 """fashion-ae: a small convolutional autoencoder for Fashion-MNIST; what it cannot redraw is unlike its training data.
 
-Convolutions from end to end, so an image's bytes do not depend on the batch it is in. Knows no serving.
-`train()` takes about a minute on one core and redraws test images with an SSIM of 0.80; `one_class_auroc()` trains ten such
-models in under two minutes and reaches 0.911 with 1 - SSIM (32 principal components: 0.905).
+Convolutions from end to end, so an image's bytes do not depend on the batch it is in. Knows no serving. `train()` takes about a
+minute on one core: SSIM 0.80 on test images, synthetic defects found with a pixel AUROC of 0.93 and an AUPRO of 0.79 (32
+principal components: 0.60, 0.86, 0.63). `one_class_auroc()` trains ten such models in two minutes: 0.941 fused, 0.911 with 1 - SSIM (5-NN: 0.923).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
-from typing import Final
+from typing import Final, Self
 
 import torch
 from safetensors.torch import save_model
@@ -18,21 +16,29 @@ from torch.nn import functional
 
 from model_store.export.draft import Draft, GraphDraft, Progress, tensor
 from model_store.manifest import Measure
-from model_store.zoo import fashion
-from model_store.zoo.fashion_metrics import StructuralSimilarity, auroc, pca_reconstruction
+from model_store.zoo import fashion, fashion_one_class
+from model_store.zoo.fashion_metrics import StructuralSimilarity, pca_reconstruction
 from model_store.zoo.fashion_scoring import HELD_IMAGES, calibrate, false_alarms
+from model_store.zoo.localisation import half_spoiled
+from model_store.zoo.localisation import measures as localisation
+from model_store.zoo.scores import Fused, Mahalanobis, Peak, highest, l1, l2
 
 NAME: Final = "fashion-ae"
 PCA_COMPONENTS: Final = 32
+PCA: Final = f"PCA with {PCA_COMPONENTS} components"
+SCORES: Final = ("fused", "ssim", "l1", "l2", "peak", "mahalanobis")
+"""In the order that the module gives them; the first is the default."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes: channels after the first halving, numbers in the latent, and the side of the SSIM window in pixels."""
+    """Sizes: channels after the first halving, numbers in the latent, the side of the SSIM window in pixels, and the pictures'."""
 
     width: int = 16
     latent: int = 16
     window: int = 7
+    channels: int = 1
+    side: int = fashion.SIDE
 
 
 @dataclass(frozen=True)
@@ -47,55 +53,79 @@ class Recipe:
 
 
 class Autoencoder(nn.Module):
-    """Image to latent to image: 28x28 -> 14x14 -> 7x7 -> 1x1 and back."""
+    """Image to latent to image: 28x28 -> 14x14 -> 7x7 -> 1x1 and back. What is usual comes with the weights, or by `settle`."""
 
     def __init__(self, config: Config = Config()) -> None:
         super().__init__()
-        width = config.width
+        width, core = config.width, config.side // 4
         self.encoder = nn.Sequential(
-            nn.Conv2d(1, width, 4, stride=2, padding=1),
+            nn.Conv2d(config.channels, width, 4, stride=2, padding=1),
             nn.BatchNorm2d(width),
             nn.ReLU(),
             nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
             nn.BatchNorm2d(2 * width),
             nn.ReLU(),
-            nn.Conv2d(2 * width, config.latent, 7),
+            nn.Conv2d(2 * width, config.latent, core),
             nn.Flatten(),
         )
         self.decoder = nn.Sequential(
             nn.Unflatten(1, (config.latent, 1, 1)),
-            nn.ConvTranspose2d(config.latent, 2 * width, 7),
+            nn.ConvTranspose2d(config.latent, 2 * width, core),
             nn.BatchNorm2d(2 * width),
             nn.ReLU(),
             nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),
             nn.BatchNorm2d(width),
             nn.ReLU(),
-            nn.ConvTranspose2d(width, 1, 4, stride=2, padding=1),
+            nn.ConvTranspose2d(width, config.channels, 4, stride=2, padding=1),
             nn.Sigmoid(),
         )
-        self.similarity = StructuralSimilarity(fashion.SIDE, config.window)
+        self.similarity = StructuralSimilarity(config.side, config.window)
+        self.peak = Peak(config.side)
+        self.distance = Mahalanobis(torch.eye(config.latent))
+        self.fused = Fused(torch.eye(2))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Redraw images [batch, 1, 28, 28]."""
+        """Redraw images [batch, channels, side, side]."""
         return self.decode(self.encode(images))
 
     def encode(self, images: Tensor) -> Tensor:
-        """Latents [batch, latent] of images [batch, 1, 28, 28]."""
+        """Latents [batch, latent] of images [batch, channels, side, side]."""
         latent: Tensor = self.encoder(images)
         return latent
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Images [batch, 1, 28, 28] in [0, 1] of latents [batch, latent]."""
+        """Images [batch, channels, side, side] in [0, 1] of latents [batch, latent]."""
         images: Tensor = self.decoder(latent)
         return images
 
-    def reconstruct(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Reconstruction, latent, error map |image - reconstruction|, and scores [batch]: 1 - SSIM, and the mean error."""
+    def settle(self, normal: Tensor) -> Self:
+        """Learn which latents, and which scores, are usual among normal images [count, channels, side, side]."""
+        self.distance = Mahalanobis(fashion.in_pieces(self.encode, normal))
+        self.fused = Fused(fashion.in_pieces(lambda piece: self._both(piece, *self._redraw(piece)), normal))
+        return self
+
+    def _redraw(self, images: Tensor) -> tuple[Tensor, Tensor]:
         latent = self.encode(images)
-        redrawn = self.decode(latent)
-        error_map = (images - redrawn).abs()
+        return self.decode(latent), latent
+
+    def _both(self, images: Tensor, redrawn: Tensor, latent: Tensor) -> Tensor:
+        """1 - SSIM, and how far the latent is from the usual ones: [batch, 2]."""
         unlike = 1.0 - self.similarity(images, redrawn).mean(dim=(1, 2, 3))
-        return redrawn, latent, error_map, unlike, error_map.mean(dim=(1, 2, 3))
+        return torch.stack([unlike, self.distance(latent)], dim=1)
+
+    def reconstruct(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Reconstruction, latent, the blurred map of |image - reconstruction|, and `SCORES` [batch].
+
+        What the reconstruction loses is unlike the training data, but an autoencoder also redraws much that it has never seen,
+        from latents that are unusual: `fused` is high where either is.
+        """
+        redrawn, latent = self._redraw(images)
+        error = (images - redrawn).abs()
+        error_map = self.peak.blurred(error)
+        both = self._both(images, redrawn, latent)
+        unlike, distance = both.unbind(1)
+        sizes = l1(error), l2(error), highest(error_map)
+        return redrawn, latent, error_map, self.fused(both), unlike, *sizes, distance
 
 
 def train(
@@ -107,7 +137,7 @@ def train(
 
 
 def fit(images: Tensor, progress: Progress, recipe: Recipe, config: Config = Config()) -> Autoencoder:
-    """Train on images [count, 1, 28, 28] by the cross-entropy of their grey pixels.
+    """Train on images [count, channels, side, side] by the cross-entropy of their grey pixels.
 
     It makes the dark really dark, where specks would cost SSIM, and leaves texture alone. Measured as the mean one-class
     AUROC of 1 - SSIM: 0.913; by the squared error about 0.90 (specks); by SSIM itself 0.89 (it redraws everything).
@@ -126,86 +156,57 @@ def fit(images: Tensor, progress: Progress, recipe: Recipe, config: Config = Con
         optimizer.step()
         schedule.step()
         progress(step, recipe.steps, {"cross-entropy": loss.item()})
-    return model.eval()
+    return model.eval().settle(images)
 
 
 def scores(model: Autoencoder, images: Tensor) -> dict[str, Tensor]:
-    """Every score [count] of images [count, 1, 28, 28]: `ssim` is 1 - SSIM, `l1` the mean absolute error."""
-    both = fashion.in_pieces(lambda piece: torch.stack(model.reconstruct(piece)[3:], dim=1), images)
-    return {"ssim": both[:, 0], "l1": both[:, 1]}
+    """Every score [count], by name, of images [count, channels, side, side]."""
+    every = fashion.in_pieces(lambda piece: torch.stack(model.reconstruct(piece)[3:], dim=1), images)
+    return {name: every[:, place] for place, name in enumerate(SCORES)}
 
 
 def one_class_auroc(data: Path, progress: Progress, recipe: Recipe = Recipe()) -> dict[str, list[float]]:
-    """Train one model per class and tell its class from the other nine among all test images.
+    """Train one model per class and tell its class from the other nine: the ten AUROCs by score, and by baseline."""
+    brief = replace(recipe, steps=recipe.one_class_steps)
 
-    Returns the ten classes' AUROC by score: `ssim` and `l1`, and `pca`, the squared error of a reconstruction from 32
-    principal components of the class.
-    """
-    known, test = fashion.read_split(data, "train"), fashion.read_split(data, "t10k")
-    recipe = replace(recipe, steps=recipe.one_class_steps)
-    found: dict[str, list[float]] = {"ssim": [], "l1": [], "pca": []}
-    for label in range(len(fashion.CLASS_NAMES)):
-        images = known.of_class(label).images
-        part = _Part(progress, label, len(fashion.CLASS_NAMES))
-        every = scores(fit(images, part, recipe), test.images) | {"pca": _pca_error(images, test.images)}
-        normal = test.labels == label
-        for name, values in every.items():
-            found[name].append(auroc(values[normal], values[~normal]))
-    return found
+    def scorer(known: Tensor, images: Tensor, part: Progress) -> dict[str, Tensor]:
+        return scores(fit(known, part, brief), images)
+
+    return fashion_one_class.ten_aurocs(data, scorer, progress)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Progress of one of several trainings of the same length, told as that of all of them."""
+def measure(model: Autoencoder, known: Tensor, test: Tensor, data: str) -> dict[str, Measure]:
+    """Figures of the manifest: how well images are redrawn, and defects found in them, beside a PCA of the known ones."""
+    spoiled, masks = half_spoiled(test)
+    by_pca = pca_reconstruction(known, torch.cat([test, spoiled]), PCA_COMPONENTS)
+    others, its_maps = by_pca[: len(test)], model.peak.blurred((spoiled - by_pca[len(test) :]).abs())
+    own = {name: values.mean().item() for name, values in scores(model, test).items()}
+    with torch.inference_mode():
+        pca_ssim = model.similarity(test, others).mean().item()
 
-    whole: Progress
-    done: int
-    count: int
-
-    def __call__(self, step: int, steps: int, figures: Mapping[str, float]) -> None:
-        self.whole(self.done * steps + step, self.count * steps, figures)
-
-
-def _pca_error(known: Tensor, images: Tensor) -> Tensor:
-    return (images - pca_reconstruction(known, images, PCA_COMPONENTS)).square().mean(dim=(1, 2, 3))
-
-
-def measure(
-    model: Autoencoder, known: Tensor, test: Tensor, one_class: Mapping[str, list[float]]
-) -> dict[str, Measure]:
-    """Figures of the manifest: one-class detection, and how well test images are redrawn, PCA beside both."""
-    by_pca = pca_reconstruction(known, test, PCA_COMPONENTS)
-
-    def figure(value: float, baseline: float, *, higher: bool, note: str) -> Measure:
+    def figure(value: float, baseline: float, *, higher: bool) -> Measure:
         return Measure(
             value=round(value, 4),
             higher_is_better=higher,
-            data=fashion.TEST_DATA,
+            data=data,
             baseline=round(baseline, 4),
-            baseline_name=f"PCA with {PCA_COMPONENTS} components",
-            note=note,
+            baseline_name=PCA,
+            note="reconstructions of the shipped model",
         )
 
-    with torch.inference_mode():
-        pca_ssim = model.similarity(test, by_pca).mean().item()
-    own = {name: values.mean().item() for name, values in scores(model, test).items()}
-    best = fmean(one_class["pca"])
-    note = "mean of ten models of this recipe: each learns one class and tells it from the other nine"
-    redrawn = "reconstructions of the shipped model"
+    maps = fashion.in_pieces(lambda piece: model.reconstruct(piece)[2].mean(1), spoiled)
     return {
-        "one_class_auroc.ssim": figure(fmean(one_class["ssim"]), best, higher=True, note=note),
-        "one_class_auroc.l1": figure(fmean(one_class["l1"]), best, higher=True, note=note),
-        "reconstruction_ssim": figure(1.0 - own["ssim"], pca_ssim, higher=True, note=redrawn),
-        "reconstruction_l1": figure(
-            own["l1"], (test - by_pca).abs().mean().item(), higher=False, note=redrawn
-        ),
+        "reconstruction_ssim": figure(1.0 - own["ssim"], pca_ssim, higher=True),
+        "reconstruction_l1": figure(own["l1"], (test - others).abs().mean().item(), higher=False),
+        **localisation(maps, its_maps.mean(1), scores(model, spoiled), masks, data, PCA),
     }
 
 
-def graphs(weights: Path) -> dict[str, GraphDraft]:
+def graphs(
+    weights: Path, factory: str = f"{__name__}:Autoencoder", config: Config = Config()
+) -> dict[str, GraphDraft]:
     """Two graphs of one module: `reconstruct` with all that scoring needs, and `decode` for latents alone."""
-    picture, latent = ("batch", 1, fashion.SIDE, fashion.SIDE), ("batch", Config.latent)
-    factory = "model_store.zoo.fashion_ae:Autoencoder"
+    picture, latent = ("batch", config.channels, config.side, config.side), ("batch", config.latent)
     reconstruct = GraphDraft(
         factory=factory,
         weights=weights,
@@ -215,8 +216,7 @@ def graphs(weights: Path) -> dict[str, GraphDraft]:
             tensor("reconstruction", "float32", *picture),
             tensor("latent", "float32", *latent),
             tensor("error_map", "float32", *picture),
-            tensor("score.ssim", "float32", "batch"),
-            tensor("score.l1", "float32", "batch"),
+            *(tensor(f"score.{name}", "float32", "batch") for name in SCORES),
         ),
         ranges={"input": (0.0, 1.0)},
     )
@@ -238,8 +238,9 @@ def draft(
     save_model(trained, str(weights))
     known, held = fashion.read_split(data, "train").cut(HELD_IMAGES)
     test = fashion.read_split(data, "t10k").images
-    scoring, files = calibrate(scores(trained, held.images), default="ssim")
-    quality = measure(trained, known.images, test, one_class_auroc(data, progress, recipe))
+    scoring, files = calibrate(scores(trained, held.images), default=SCORES[0])
+    quality = fashion_one_class.measures(one_class_auroc(data, progress, recipe))
+    quality |= measure(trained, known.images, test, fashion.TEST_DATA)
     return Draft(
         name=NAME,
         task="reconstruction",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from model_store import ranking
+from model_store.fitted.spread import axes
 
 LUMINANCE_FLOOR = 0.01**2
 CONTRAST_FLOOR = 0.03**2
@@ -104,6 +105,7 @@ def pca_reconstruction(training: Tensor, images: Tensor, components: int = 32) -
     """Redraw images [n, ...] from the first principal components of the training images [m, ...]: [n, ...]."""
     flat = training.flatten(1).double()
     mean = flat.mean(0)
-    axes = torch.linalg.eigh((flat - mean).T @ (flat - mean)).eigenvectors[:, -components:]
-    redrawn: Tensor = mean + (images.flatten(1).double() - mean) @ axes @ axes.T
+    _, along = axes((flat - mean).numpy())
+    kept = torch.from_numpy(along[:, :components].copy())
+    redrawn: Tensor = mean + (images.flatten(1).double() - mean) @ kept @ kept.T
     return redrawn.float().reshape_as(images)

@@ -10,6 +10,7 @@ from safetensors.torch import load_model
 from model_store.export.draft import Draft
 from model_store.zoo import fashion, fashion_ae
 from model_store.zoo.fashion_scoring import HELD_IMAGES
+from model_store.zoo.scores import Mahalanobis
 from tests.model_store.zoo.drafted import run_drafted
 from tests.model_store.zoo.tiny_fashion import Steps, write_tiny_fashion
 
@@ -55,11 +56,27 @@ def test_it_redraws_by_its_latent(model: fashion_ae.Autoencoder) -> None:
 @torch.no_grad()
 def test_scores_belong_to_the_reconstruction(model: fashion_ae.Autoencoder) -> None:
     shown = images(3)
-    redrawn, latent, error_map, unlike, error = model.reconstruct(shown)
+    redrawn, latent, error_map, *values = model.reconstruct(shown)
+    scores = dict(zip(fashion_ae.SCORES, values, strict=True))
+    error = (shown - redrawn).abs()
     assert torch.equal(latent, model.encode(shown))
-    assert torch.equal(error_map, (shown - redrawn).abs())
-    assert torch.allclose(error, error_map.flatten(1).mean(1))
-    assert torch.allclose(unlike, 1 - model.similarity(shown, redrawn).flatten(1).mean(1))
+    assert torch.equal(error_map, model.peak.blurred(error))
+    assert torch.allclose(scores["l1"], error.flatten(1).mean(1))
+    assert torch.allclose(scores["l2"], error.flatten(1).square().mean(1))
+    assert torch.allclose(scores["ssim"], 1 - model.similarity(shown, redrawn).flatten(1).mean(1))
+    assert torch.equal(scores["peak"], error_map.flatten(1).amax(1))
+    assert torch.equal(scores["mahalanobis"], model.distance(latent))
+    assert torch.equal(scores["fused"], model.fused(torch.stack([scores["ssim"], scores["mahalanobis"]], 1)))
+
+
+@torch.no_grad()
+def test_what_is_usual_is_learned_with_the_weights(data: Path, model: fashion_ae.Autoencoder) -> None:
+    """Of the images it was trained on: distances are from their latents, and their fused scores have a mean of 0."""
+    shown, _ = fashion.read_split(data, "train").cut(HELD_IMAGES)
+    scores = fashion_ae.scores(model, shown.images)
+    latents = model.encode(shown.images)
+    assert torch.allclose(scores["mahalanobis"], Mahalanobis(latents)(latents), rtol=1e-3)
+    assert scores["fused"].mean() == pytest.approx(0, abs=1e-3)
 
 
 def test_no_layer_is_a_product_of_whole_maps(model: fashion_ae.Autoencoder) -> None:
@@ -96,11 +113,11 @@ def test_training_leaves_the_calibration_images_out(data: Path, tmp_path: Path) 
 
 def test_each_class_is_told_from_the_others(drafted: Draft, told: Steps) -> None:
     assert told.seen == [(step, 20) for step in range(1, 21)]
-    found = drafted.quality["one_class_auroc.ssim"]
-    assert found.baseline is not None
-    assert 0 <= found.value <= 1
-    assert found.baseline > 0.9  # plain rectangles are easy for PCA
-    assert found.baseline_name == "PCA with 32 components"
+    for name in fashion_ae.SCORES:
+        found = drafted.quality[f"one_class_auroc.{name}"]
+        assert found.baseline is not None
+        assert 0 <= found.value <= 1
+        assert found.baseline > 0.9  # plain rectangles are easy for what is fitted
 
 
 def test_a_draft_says_how_good_the_model_is(
@@ -108,16 +125,22 @@ def test_a_draft_says_how_good_the_model_is(
 ) -> None:
     assert (drafted.name, drafted.family, drafted.provenance.steps) == ("fashion-ae", "autoencoder", 3)
     test = fashion.read_split(data, "t10k").images
-    unlike, error = (values.mean().item() for values in fashion_ae.scores(model, test).values())
-    assert drafted.quality["reconstruction_ssim"].value == pytest.approx(1 - unlike, abs=1e-4)
-    assert drafted.quality["reconstruction_l1"].value == pytest.approx(error, abs=1e-4)
-    assert "false_positive_rate.l1" in drafted.quality
+    scores = fashion_ae.scores(model, test)
+    assert drafted.quality["reconstruction_ssim"].value == pytest.approx(
+        1 - scores["ssim"].mean().item(), abs=1e-4
+    )
+    assert drafted.quality["reconstruction_l1"].value == pytest.approx(scores["l1"].mean().item(), abs=1e-4)
+    for name in ("reconstruction_ssim", "defects.pixel_auroc", "defects.aupro"):
+        assert drafted.quality[name].baseline_name == "PCA with 32 components"
+    assert {"false_positive_rate.l1", "defects.auroc.peak"} <= set(drafted.quality)
 
 
 def test_a_draft_is_calibrated_on_images_that_were_held_out(
     drafted: Draft, model: fashion_ae.Autoencoder, data: Path
 ) -> None:
     assert drafted.scoring is not None
+    assert drafted.scoring.default == "fused"
+    assert tuple(drafted.scoring.calibrations) == fashion_ae.SCORES
     assert set(drafted.files) == {each.scores for each in drafted.scoring.calibrations.values()}
     _, held = fashion.read_split(data, "train").cut(HELD_IMAGES)
     kept = np.load(io.BytesIO(drafted.files["calibration/ssim.npy"]), allow_pickle=False)
