@@ -16,6 +16,7 @@ NAMES: Final = (
     "fashion-flow",
     "tiles-flow",
     "tiles-edit",
+    "textures-ae",
     "fashion-realism",
     "table-ae",
     "series-ae",

@@ -19,13 +19,15 @@ CALIBRATION_DATA: Final = (
 )
 
 
-def calibrate(held: Mapping[str, Tensor], default: str) -> tuple[Scoring, dict[str, bytes]]:
+def calibrate(
+    held: Mapping[str, Tensor], default: str, data: str = CALIBRATION_DATA
+) -> tuple[Scoring, dict[str, bytes]]:
     """Set each score's threshold to the 0.99 quantile of its values [count] on normal images that were held out.
 
     Returns the manifest's part, and the sorted scores as files by path.
     """
     scores = {name: values.numpy() for name, values in held.items()}
-    return calibration.calibrate(scores, default, CALIBRATION_DATA, QUANTILE)
+    return calibration.calibrate(scores, default, data, QUANTILE)
 
 
 def false_alarms(scoring: Scoring, test: Mapping[str, Tensor]) -> dict[str, Measure]:
