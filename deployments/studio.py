@@ -1,11 +1,11 @@
 """Every model of one process behind the `ModelClient` seam: the local implementation. Knows no Ray and no HTTP."""
 
 import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from deployments.answering import answer, run
 from deployments.config import HostConfig
@@ -21,7 +21,6 @@ from deployments.messages import (
     Calibrate,
     Calibrations,
     Card,
-    Chat,
     Classify,
     Complete,
     Decode,
@@ -55,16 +54,14 @@ from deployments.model import (
 from deployments.oneshot import Task
 from deployments.reconstruction.embeddings import embedded, encoding_of
 from deployments.reconstruction.items import Program
-from deployments.rows import Row, timings
+from deployments.rows import timings
 from deployments.scoring import Scorer
 from deployments.text.encoder import texts_of
-from deployments.text.sequence import Sequence as TextSequence
 from deployments.words import detokenize, tokenize
+from deployments.writing import Writer
 from model_store.manifest import Capability
 from model_store.session import choose_device
 from model_store.store import Store, shipped
-
-Answer = TypeVar("Answer")
 
 # A step that takes longer than this has hung.
 _STUCK_SECONDS: Final = 60.0
@@ -85,6 +82,7 @@ class Studio:
         self._names = {card.name: card.parent or card.name for card in self._cards}
         self._looked = -_CARDS_SECONDS
         self._desk = Desk(metrics)
+        self._writer = Writer(self._desk)
         self._gallery = Gallery(self._desk)
         self._scorer = Scorer(self._desk)
         self._explorer = Explorer(self._desk, self.call)
@@ -127,37 +125,14 @@ class Studio:
 
     async def stream(self, request: Complete) -> AsyncGenerator[TextDelta, None]:
         """Continue text, delta by delta."""
-        model = self._text(request)
-        sequences = await self._prepare(model, request)
-        costs = [len(row.prompt) + row.limit for row in sequences]
-        ticket, rows = submit(
-            model.engine, request, sequences, costs, principal=request.principal, priority=request.priority
-        )
-        open_rows = len(rows)
-        try:
-            while open_rows:
-                delta = await ticket.next()
-                if delta.finish is not None:
-                    open_rows -= 1
-                if not open_rows:
-                    delta = _finished(model, rows, delta)
+        source = self._writer.stream(self._text(request), request)
+        async with aclosing(source):
+            async for delta in source:
                 yield delta
-        finally:
-            self._desk.leave(model.engine, ticket, open_rows)
 
     async def collect(self, request: Complete) -> tuple[TextDelta, ...]:
         """Continue text, one delta a row."""
-        parts: list[list[TextDelta]] = [[] for _ in range(len(request.prompts) * request.rows_each)]
-        stream = self.stream(request)
-        try:
-            async for delta in stream:
-                parts[delta.row].append(delta)
-                last = delta
-        finally:
-            await stream.aclose()
-        whole = _best(request, [_join(row, deltas) for row, deltas in enumerate(parts)], last)
-        whole[-1] = replace(whole[-1], usage=last.usage, timings=last.timings)
-        return tuple(replace(delta, version=last.version) for delta in whole)
+        return await self._writer.collect(self._text(request), request)
 
     async def call(self, request: Request) -> Reply:
         """Answer a one-shot request."""
@@ -325,14 +300,6 @@ class Studio:
             raise _cannot(model, capability)
         return model, program
 
-    # -- odds and ends -----------------------------------------------------------------------------------------------
-
-    async def _prepare(self, model: TextModel, request: Complete) -> list[TextSequence]:
-        prepare = model.prompts.prepare
-        plain = request.grammar is None and not any(isinstance(prompt, Chat) for prompt in request.prompts)
-        small = plain and sum(map(len, request.prompts)) <= SMALL_TEXT  # type: ignore[arg-type]  # no conversation
-        return prepare(request) if small else await self._desk.beside(prepare, request)
-
 
 def open_studio(config: HostConfig, metrics: Metrics) -> Studio:
     """Verify and load the packages a host is configured for. Raises PackageError."""
@@ -354,49 +321,4 @@ def _cannot(model: Model, capability: Capability) -> BadRequest:
         f"This model cannot {capability.replace('_', ' ')}; it can {can}.",
         code="task_not_supported",
         param="model",
-    )
-
-
-def _join(row: int, deltas: Sequence[TextDelta]) -> TextDelta:
-    return TextDelta(
-        row,
-        "".join(delta.text for delta in deltas),
-        tuple(token for delta in deltas for token in delta.token_ids),
-        tuple(score for delta in deltas for score in delta.logprobs),
-        deltas[-1].finish,
-    )
-
-
-def _best(request: Complete, rows: Sequence[TextDelta], last: TextDelta) -> list[TextDelta]:
-    """Of each prompt's rows the `n` most probable, best first; all of them, in their order, where no more were computed."""
-    if request.rows_each == request.n:
-        return list(rows)
-    kept: list[TextDelta] = []
-    for first in range(0, len(rows), request.rows_each):
-        of_prompt = sorted(
-            range(first, first + request.rows_each), key=lambda row: last.mean_logprobs[row], reverse=True
-        )
-        kept.extend(rows[row] for row in of_prompt[: request.n])
-    return [replace(delta, row=place) for place, delta in enumerate(kept)]
-
-
-def _finished(model: TextModel, rows: Sequence[Row[TextSequence, TextDelta]], delta: TextDelta) -> TextDelta:
-    """The request's last delta, with what the request consumed."""
-    works = [row.work for row in rows]
-    usage = Usage(
-        # Each prompt is counted once, however many choices continue it.
-        prompt_tokens=sum(len(work.source or work.prompt) for work in works) // works[0].request.rows_each,
-        cached_tokens=sum(work.cached for work in works),
-        completion_tokens=sum(len(work.generated) for work in works),
-    )
-    first = min(
-        (work.first_seconds - row.submitted for row, work in zip(rows, works, strict=True) if work.generated),
-        default=None,
-    )
-    return replace(
-        delta,
-        usage=usage,
-        timings=replace(timings(rows), first=first),
-        version=model.manifest.version,
-        mean_logprobs=tuple(work.mean_logprob for work in works),
     )
