@@ -6,7 +6,6 @@ prompt's last token is fed in a decode as every token after it, so only decodes 
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import replace
@@ -17,10 +16,11 @@ import numpy as np
 from deployments.errors import BadRequest
 from deployments.messages import TextDelta
 from deployments.metrics import Metrics
-from deployments.rows import Row, RowsFailed
+from deployments.rows import RowsFailed
 from deployments.text.buckets import Buckets
 from deployments.text.chunks import Chunks
 from deployments.text.controls import ALTERNATIVES, Answers, Controls, Shape
+from deployments.text.meters import Meters, TextRow
 from deployments.text.prefixes import SHORTEST, as_array, common
 from deployments.text.sequence import Chosen, Sequence
 from deployments.text.slots import Slots
@@ -28,7 +28,6 @@ from model_store.errors import RunFailed
 from model_store.manifest import Manifest
 from model_store.session import Array, Binding, Session
 
-TextRow = Row[Sequence, TextDelta]
 Events = list[tuple[TextRow, TextDelta]]
 
 # Bindings that are kept: batch sizes times what their rows may want.
@@ -70,15 +69,7 @@ class TextProgram:
         self._bindings: dict[tuple[Shape, int], Binding] = {}
         self._buckets = Buckets(capacity, context, exact=not step.captures)
         self._chunks = Chunks(prefill_chunk)
-        name = manifest.name
-        self._step_seconds = {k: metrics.step_seconds.labels(name, k) for k in ("prefill", "decode")}
-        self._batch_rows = {k: metrics.batch_rows.labels(name, k) for k in ("prefill", "decode")}
-        self._first_token = metrics.first_token_seconds.labels(name)
-        self._inter_token = metrics.inter_token_seconds.labels(name)
-        self._per_token = metrics.token_seconds.labels(name)
-        self._prompt_tokens = metrics.prompt_tokens.labels(name)
-        self._cached_tokens = metrics.cached_prompt_tokens.labels(name)
-        self._completion_tokens = metrics.completion_tokens.labels(name)
+        self._meters = Meters(metrics, manifest.name)
 
     # -- rows come and go --------------------------------------------------------------------------------------------
 
@@ -90,7 +81,7 @@ class TextProgram:
         self._slots.begin(slot)
         self._make_room(row)
         if work.row % work.request.rows_each == 0:  # each prompt once, as in the answer's usage
-            self._prompt_tokens.inc(len(work.source or work.prompt))
+            self._meters.prompt_tokens.inc(len(work.source or work.prompt))
 
     def move(self, source: int, target: int) -> None:
         """A row has moved to another slot."""
@@ -136,7 +127,7 @@ class TextProgram:
     def _adopt(self, row: TextRow, tokens: int) -> None:
         work = row.work
         if work.leader is None:
-            self._cached_tokens.inc(tokens - work.cached)
+            self._meters.cached_tokens.inc(tokens - work.cached)
             work.cached = tokens
         self._feed(row, tokens - work.fed)
 
@@ -248,7 +239,7 @@ class TextProgram:
         began = self._clock()
         self._encode.bind({"input_ids": ids, "length": lengths}, self._slots.encoded(first, len(group))).run()
         self._chunks.prefilled(ids.size, self._clock() - began)
-        self._observe("prefill", began, len(group))
+        self._meters.stepped("prefill", self._clock() - began, len(group))
         self._source_length[first : first + len(group)] = lengths
         for row in group:
             row.work.unread = False
@@ -283,7 +274,7 @@ class TextProgram:
         began = self._clock()
         self._bind(feeds, answers.outputs(count, alternatives), group[0].slot).run()
         self._chunks.prefilled(ids.size, self._clock() - began)
-        self._observe("prefill", began, count)
+        self._meters.stepped("prefill", self._clock() - began, count)
         self._slots.keep([row.slot for row in group], 0)
         if first.wants_prompt_scores:
             first.prompt_scores.extend(
@@ -315,26 +306,15 @@ class TextProgram:
         began = self._clock()
         self._decode_binding(shape).run()
         self._chunks.decoded(self._clock() - began)
-        self._observe("decode", began, len(active))
+        self._meters.stepped("decode", self._clock() - began, len(active))
         self._slots.keep([row.slot for row in active], len(rows))
         wanted = [work.request.logprobs if work else None for work in works]
         chosen = self._answers.each(shape.alternatives, wanted)
         now = self._clock()
-        self._observe_tokens(active, now)
+        self._meters.tokens(active, now)
         for row in active:
             self._feed(row, 1)
             self._push(row, chosen[row.slot], now, events)
-
-    def _observe_tokens(self, rows: Seq[TextRow], now: float) -> None:
-        """Each of these rows has its next token."""
-        self._completion_tokens.inc(len(rows))
-        for last, count in Counter(row.work.last_seconds for row in rows if row.work.generated).items():
-            self._inter_token.tally(now - last, count)
-        for row in rows:
-            if not row.work.generated:
-                row.work.first_seconds = now
-                self._first_token.observe(now - row.submitted)
-            row.work.last_seconds = now
 
     def _push(self, row: TextRow, chosen: Chosen, now: float, events: Events) -> None:
         work = row.work
@@ -348,8 +328,7 @@ class TextProgram:
         events.append((row, delta))
         if delta.finish is not None:
             row.done = True
-            if len(work.generated) > 1:
-                self._per_token.observe((now - work.first_seconds) / (len(work.generated) - 1))
+            self._meters.ended(work, now)
 
     # -- binding -----------------------------------------------------------------------------------------------------
 
@@ -386,10 +365,6 @@ class TextProgram:
         feeds["source_length"] = self._source_length[first : first + count]
         inputs = {name: array for name, array in feeds.items() if name in self._takes}
         return self._step.bind({**inputs, **past}, {**outputs, **present}, capture=capture)
-
-    def _observe(self, kind: str, began: float, rows: int) -> None:
-        self._step_seconds[kind].observe(self._clock() - began)
-        self._batch_rows[kind].observe(rows)
 
 
 def _right_padded(rows: Seq[Seq[int]]) -> Array:

@@ -8,7 +8,7 @@ import pytest
 from deployments.errors import BadRequest, StepFailed
 from deployments.messages import Complete, TokenLogprob
 from deployments.rows import BACKLOG, RowsFailed
-from deployments.text.program import TextRow
+from deployments.text.meters import TextRow
 from model_store.errors import RunFailed
 from tests.deployments.text.driven import Driven, Reading
 

@@ -7,7 +7,7 @@ import pytest
 
 from deployments.errors import StepFailed
 from deployments.rows import RowsFailed
-from deployments.text.program import TextRow
+from deployments.text.meters import TextRow
 from model_store.errors import RunFailed
 from model_store.store import shipped
 from tests.deployments.text.driven import Driven, Reading
