@@ -4,15 +4,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deployments.errors import BadRequest
 from deployments.messages import ImageItem, Item, Numbers, RowItem, SeriesItem, TensorItem
 from deployments.pictures import MAX_PIXELS, decode, fitted, read_picture
 from model_store.imaging import Image
 from model_store.session import Array
+
+Floats: TypeAlias = NDArray[np.float32]
 
 _FLOAT_BYTES: Final = 4
 _MOST_DIMENSIONS: Final = 16
@@ -55,28 +58,32 @@ def _squeezed(shape: tuple[int, ...]) -> list[int]:
     return [size for size in shape if size != 1]
 
 
-def _numbers(data: Numbers, param: str) -> tuple[Array, tuple[int, ...]]:
+def _numbers(data: Numbers | Floats, param: str) -> tuple[Floats, tuple[int, ...]]:
     """Flat float32 numbers, and how they were nested. Raises BadRequest for anything but finite numbers."""
+    if isinstance(data, list):
+        return _listed(data, param)
     if isinstance(data, bytes):
         if len(data) % _FLOAT_BYTES:
             raise BadRequest("The data is not a whole number of float32 values.", param=param)
-        array = np.frombuffer(data, "<f4").astype(np.float32)
-        shape: tuple[int, ...] = (array.size,)
-        if not np.isfinite(array).all():
-            raise _not_finite(param)
-    else:
-        flat, shape = _flat(data, param)
-        # By exact type: `true` is no number.
-        if not set(map(type, flat)) <= {int, float}:
-            raise BadRequest("The data must be numbers in lists of equal length.", param=param)
-        # In ways that keep hold of the interpreter: what lets go of it waits for the engine to give it back.
-        try:
-            with np.errstate(over="raise"):
-                array = np.fromiter(flat, np.float32, len(flat))
-        except (OverflowError, FloatingPointError):
-            raise _not_finite(param) from None
-        if not math.isfinite(sum(flat)):
-            raise _not_finite(param)
+        data = np.frombuffer(data, "<f4").astype(np.float32)
+    if not np.isfinite(data).all():
+        raise _not_finite(param)
+    return data.ravel(), data.shape
+
+
+def _listed(data: list[Any], param: str) -> tuple[Floats, tuple[int, ...]]:
+    flat, shape = _flat(data, param)
+    # By exact type: `true` is no number.
+    if not set(map(type, flat)) <= {int, float}:
+        raise BadRequest("The data must be numbers in lists of equal length.", param=param)
+    # In ways that keep hold of the interpreter: what lets go of it waits for the engine to give it back.
+    try:
+        with np.errstate(over="raise"):
+            array = np.fromiter(flat, np.float32, len(flat))
+    except (OverflowError, FloatingPointError):
+        raise _not_finite(param) from None
+    if not math.isfinite(sum(flat)):
+        raise _not_finite(param)
     return array, shape
 
 
@@ -161,8 +168,10 @@ def _own(shape: tuple[int | str, ...], image: Image | None) -> tuple[int, ...]:
     return tuple(map(int, shape))
 
 
-def _nesting(data: Numbers) -> tuple[int, ...]:
+def _nesting(data: Numbers | Floats) -> tuple[int, ...]:
     """How lists are nested, by the first of each."""
+    if isinstance(data, np.ndarray):
+        return data.shape
     shape: list[int] = []
     while isinstance(data, list) and len(shape) < _MOST_DIMENSIONS:
         shape.append(len(data))

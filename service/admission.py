@@ -9,6 +9,7 @@ import math
 import re
 from typing import Any, Final
 
+import numpy as np
 import orjson
 
 from deployments.errors import BadRequest, Cancelled
@@ -23,17 +24,19 @@ MAX_CONTAINERS: Final = 1 << 18
 # A duplicate key is named only where looking for its name costs little.
 NAMED_BYTES: Final = 65_536
 
+# Looking for so many marks takes as long as counting them all.
+_RARE: Final = 32
 _CONTAINERS: Final = (dict, list)
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 
-async def read_object(call: Call, settings: Settings) -> dict[str, Any]:
-    """The request's JSON object. Raises BadRequest and the refusals of `service.errors`."""
+async def read_body(call: Call, settings: Settings) -> bytes:
+    """The body of a request that says it is JSON. Raises BadRequest and the refusals of `service.errors`."""
     content_type = call.fields.get(b"content-type", b"")
     if content_type != b"application/json" and not _is_json(content_type):
         raise UnsupportedMedia("Send the body as JSON, with 'content-type: application/json'.")
     _check_headers(call, settings)
-    return parse(await _read(call, settings))
+    return await _read(call, settings)
 
 
 async def read_form(call: Call, settings: Settings) -> dict[str, Any]:
@@ -124,7 +127,7 @@ def parse(body: bytes) -> dict[str, Any]:
 
     Raises BadRequest.
     """
-    colons, brackets = _marks(body)
+    colons, brackets = marks(body)
     try:
         # Refuses NaN, numbers beyond a double, BOM, bad UTF-8 and half a surrogate pair by itself.
         value = orjson.loads(body)
@@ -142,7 +145,7 @@ def parse(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _marks(body: bytes) -> tuple[int, int]:
+def marks(body: bytes) -> tuple[int, int]:
     """How many colons and opening brackets there are, in strings as well. Raises BadRequest for too many outside.
 
     Every member of an object has a colon of its own in the text, and every object and list a bracket; a parser keeps
@@ -202,13 +205,11 @@ def _duplicate(body: bytes) -> str | None:
 
 
 def _count(body: bytes, mark: bytes) -> int:
-    """`body.count(mark)`, faster where marks are rare: `find` skips by the word, `count` goes byte by byte."""
-    rare = 64 + len(body) // 128
-    total = 0
-    place = body.find(mark)
+    """`body.count(mark)`, faster where marks are rare, by the word, and where bodies are large, by the vector."""
+    total, place = 0, body.find(mark)
     while place >= 0:
         total += 1
-        if total > rare:
-            return body.count(mark)
+        if total > _RARE:
+            return int(np.count_nonzero(np.frombuffer(body, np.uint8) == ord(mark)))
         place = body.find(mark, place + 1)
     return total

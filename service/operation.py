@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from service.admission import read_form, read_object, time_limit
+from service.admission import parse, read_body, read_form, time_limit
 from service.answers import Answer
 from service.call import Call
 from service.multipart import MEDIA, is_form
@@ -35,7 +35,7 @@ class Operation(APIRoute):
     """`handler(call, body)` for routes that take a JSON body, `handler(call)` for the others.
 
     `body` is a pydantic model, from its annotation; a field `timeout` of it shortens the request's time. `forms`: the body
-    may be multipart/form-data as well.
+    may be multipart/form-data as well. `read` makes an object of JSON.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Operation(APIRoute):
         method: str,
         *,
         forms: bool = False,
+        read: Callable[[bytes], dict[str, Any]] = parse,
         **documented: Any,
     ) -> None:
         self._body: type[BaseModel] | None = get_type_hints(handler).get("body")
@@ -55,6 +56,7 @@ class Operation(APIRoute):
         super().__init__(path, handler, methods=[method], **documented)
         self.allowed = {method}  # at this path; `share_methods` adds the others'
         self._forms = forms
+        self._read = read
         self._frame = frame
         self._handler = handler
         self.app = self._serve
@@ -77,7 +79,7 @@ class Operation(APIRoute):
             # Numbers are text in a form: for once they are read from it.
             body = self._body.model_validate(await read_form(call, settings), strict=False)
         else:
-            body = self._body.model_validate(await read_object(call, settings))
+            body = self._body.model_validate(self._read(await read_body(call, settings)))
         call.timeout_seconds = time_limit(call, getattr(body, "timeout", None), settings)
         with self._frame.watch.over(call, call.timeout_seconds):
             await (await self._handler(call, body)).write(call)

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 Numbers: TypeAlias = (
     list[Any] | bytes
 )  # nested lists of numbers, or raw little-endian bytes in row-major order
@@ -18,9 +21,9 @@ class ImageItem:
 
 @dataclass(frozen=True, slots=True)
 class TensorItem:
-    """A tensor as the client sent it. `shape` None: as nested; bytes are float32."""
+    """A tensor as the client sent it. `shape` None: as nested; bytes are float32; an array stands for lists of numbers."""
 
-    data: Numbers
+    data: Numbers | NDArray[np.float32]
     shape: tuple[int, ...] | None = None
 
 

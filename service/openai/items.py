@@ -1,12 +1,14 @@
 """Items between the wire and the messages: base64, `data:` URLs and nested lists on one side, bytes on the other.
 
-Decodes no picture and makes no array: the model's program knows what it takes.
+Decodes no picture and shapes no array: the model's program knows what it takes.
 """
 
 import math
 import re
 from binascii import Error, a2b_base64, b2a_base64
 from typing import Any, Final
+
+import numpy as np
 
 from deployments.errors import BadRequest, ModelFault
 from deployments.messages import Alarm, Array, ImageItem, Item, Output, RowItem, SeriesItem, TensorItem
@@ -57,7 +59,7 @@ def _written(text: str, place: str) -> bytes:
 
 def _tensor(tensor: TensorData, place: str) -> TensorItem:
     shape = None if tensor.shape is None else tuple(tensor.shape)
-    if isinstance(tensor.data, list):
+    if isinstance(tensor.data, list | np.ndarray):
         return TensorItem(tensor.data, shape)
     if not isinstance(tensor.data, str):
         raise BadRequest(

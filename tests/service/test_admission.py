@@ -10,7 +10,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from deployments.errors import BadRequest, Cancelled
-from service.admission import MAX_CONTAINERS, MAX_DEPTH, MAX_MEMBERS, parse, read_object, time_limit
+from service.admission import MAX_CONTAINERS, MAX_DEPTH, MAX_MEMBERS, parse, read_body, time_limit
 from service.call import Call
 from service.errors import SlowBody, TooLarge, UnsupportedMedia
 from service.settings import Settings
@@ -22,7 +22,7 @@ def call_of(exchange: Exchange) -> Call:
 
 
 async def read(exchange: Exchange, settings: Settings) -> dict[str, Any]:
-    return await read_object(call_of(exchange), settings)
+    return parse(await read_body(call_of(exchange), settings))
 
 
 def refused(body: bytes) -> BadRequest:

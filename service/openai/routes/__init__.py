@@ -24,6 +24,7 @@ from service.openai.schemas.models import ModelCard, ModelList
 from service.openai.schemas.text import Completion
 from service.openai.schemas.tokens import Detokenized, Tokens
 from service.operation import Frame, Handler, Operation
+from service.tensors import parse_tensors
 
 ALWAYS: Final = {
     500: "A bug of ours.",
@@ -63,14 +64,15 @@ def operations(models: ModelClient, frame: Frame) -> list[Operation]:
     calibrations = Calibrations(models, catalogue)
     latents = Latents(models, catalogue)
 
-    def post(
-        path: str, handler: Handler, answer: type, tag: str, media: Any = None, *, forms: bool = False
-    ) -> Operation:
+    def post(path: str, handler: Handler, answer: type, tag: str, media: Any = None, **how: Any) -> Operation:
         responses = errors(ALWAYS | POSTED) | ({200: {"content": media}} if media else {})
         return Operation(
             frame, path, handler, "POST", response_model=answer, responses=responses, tags=[tag],
-            response_description="Done.", openapi_extra={"parameters": [TIMEOUT]}, forms=forms,
+            response_description="Done.", openapi_extra={"parameters": [TIMEOUT]}, **how,
         )  # fmt: skip
+
+    def tensors(path: str, handler: Handler, answer: type, tag: str) -> Operation:
+        return post(path, handler, answer, tag, read=parse_tensors)
 
     def get(
         path: str,
@@ -93,15 +95,15 @@ def operations(models: ModelClient, frame: Frame) -> list[Operation]:
         return get(kept + path, handler, answer, missing, parameter, tag="items", method=method)
 
     return [
-        post("/v1/anomalies", items.anomalies, AnomalyList, "items"),
+        tensors("/v1/anomalies", items.anomalies, AnomalyList, "items"),
         post("/v1/completions", text.completions, Completion, "text", EVENTS),
         post("/v1/chat/completions", chats.completions, ChatCompletion, "text", EVENTS),
-        post("/v1/embeddings", reading.embeddings, EmbeddingList, "text"),
+        tensors("/v1/embeddings", reading.embeddings, EmbeddingList, "text"),
         post("/v1/classifications", reading.classifications, ClassificationList, "text"),
         post("/v1/tokenize", tokens.tokenize, Tokens, "text"),
         post("/v1/detokenize", tokens.detokenize, Detokenized, "text"),
-        post("/v1/reconstructions", items.reconstructions, ReconstructionList, "items"),
-        post(kept, calibrations.create, CalibrationOut, "items"),
+        tensors("/v1/reconstructions", items.reconstructions, ReconstructionList, "items"),
+        tensors(kept, calibrations.create, CalibrationOut, "items"),
         about("", calibrations.all, CalibrationList, MODEL),
         about("/{id}", calibrations.one, CalibrationOut, ID),
         about("/{id}", calibrations.delete, CalibrationDeleted, ID, "DELETE"),
@@ -109,11 +111,11 @@ def operations(models: ModelClient, frame: Frame) -> list[Operation]:
         post("/v1/images/generations", images.generations, ImageList, "images", EVENTS),
         post("/v1/images/edits", images.edits, ImageList, "images", EVENTS, forms=True),
         post("/v1/images/variations", images.variations, ImageList, "images", EVENTS, forms=True),
-        post("/v1/latents/encode", latents.encode, LatentList, "latents"),
-        post("/v1/latents/decode", latents.decode, DecodedList, "latents"),
-        post("/v1/latents/interpolate", latents.interpolate, DecodedList, "latents"),
-        post("/v1/latents/traverse", latents.traverse, TraversedList, "latents"),
-        post("/v1/latents/combine", latents.combine, CombinedList, "latents"),
+        tensors("/v1/latents/encode", latents.encode, LatentList, "latents"),
+        tensors("/v1/latents/decode", latents.decode, DecodedList, "latents"),
+        tensors("/v1/latents/interpolate", latents.interpolate, DecodedList, "latents"),
+        tensors("/v1/latents/traverse", latents.traverse, TraversedList, "latents"),
+        tensors("/v1/latents/combine", latents.combine, CombinedList, "latents"),
         get("/v1/models", cards.all, ModelList, ALWAYS),
         get("/v1/models/{id}", cards.one, ModelCard, ALWAYS | {404: POSTED[404]}, ID),
     ]
