@@ -88,13 +88,15 @@ def _upright(data: bytes, channels: int, param: str, most_pixels: int) -> Image.
     """The decoded picture as it is to be looked at, 8 bits for each of 1, 3 or 4 channels."""
     picture = _open(data, param, most_pixels)
     try:
-        upright = ImageOps.exif_transpose(picture)
+        upright = picture
+        ImageOps.exif_transpose(upright, in_place=True)
         if upright.mode.startswith(("I", "F")):  # 16 bits and more: scale down instead of clipping
             upright = Image.fromarray((np.asarray(upright, np.float32) / 257).clip(0, 255).astype(np.uint8))
         if channels != 4 and upright.has_transparency_data:  # what is transparent shows black
             opaque = Image.new("RGBA", upright.size, (0, 0, 0, 255))
             upright = Image.alpha_composite(opaque, upright.convert("RGBA"))
-        return upright.convert(_MODES[channels])
+        mode = _MODES[channels]
+        return upright if upright.mode == mode else upright.convert(mode)
     except _DAMAGE as error:
         raise BadRequest("The image is damaged or incomplete.", code="invalid_image", param=param) from error
 
