@@ -16,7 +16,7 @@ Bytes = NDArray[np.uint8]
 _COLOUR_TYPES: Final = {1: 0, 3: 2, 4: 6}
 _NONE: Final = 0
 _UP: Final = 2
-# Bytes: up to here every way is tried on all of the picture, above on as much of it.
+# Bytes: up to here two ways are tried on all of the picture, above three on as much of it.
 _SAMPLE: Final = 1 << 15
 
 
@@ -30,6 +30,8 @@ _RUNS: Final = _Way(1, zlib.Z_RLE)
 _MATCHES: Final = _Way(6, zlib.Z_DEFAULT_STRATEGY)
 _QUICK_MATCHES: Final = _Way(1, zlib.Z_DEFAULT_STRATEGY)
 _THOROUGH: Final = _Way(9, zlib.Z_DEFAULT_STRATEGY)
+# Of differences, whose short matches are chance.
+_LONG_MATCHES: Final = _Way(6, zlib.Z_FILTERED)
 
 
 def write_png(pixels: Bytes, notes: Mapping[str, str]) -> bytes:
@@ -67,7 +69,7 @@ def _compressed(rows: Bytes) -> bytes:
     lines = _filtered(rows, _UP)
     if lines.size <= _SAMPLE:
         # Small pictures are drawings as often as photographs: there whole colours repeat, and differences hide that.
-        ways = [(lines, _HUFFMAN), (lines, _THOROUGH), (_filtered(rows, _NONE), _THOROUGH)]
+        ways = [(lines, _LONG_MATCHES), (_filtered(rows, _NONE), _THOROUGH)]
         return min((_deflated(part, way) for part, way in ways), key=len)
     return _deflated(lines, _way(lines[:: -(-lines.size // _SAMPLE)]))
 
