@@ -52,5 +52,5 @@ async def beside(size: int, write: Callable[P, T], *args: P.args, **kwargs: P.kw
 
 
 def json_answer(fields: dict[str, Any]) -> Document:
-    """A JSON object."""
-    return Document(orjson.dumps(fields))
+    """A JSON object. Arrays are lists, each number as short as its own precision allows."""
+    return Document(orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY))

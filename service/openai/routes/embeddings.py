@@ -3,6 +3,9 @@
 from binascii import b2a_base64
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from deployments.errors import BadRequest, ModelFault
 from deployments.messages import Array, Classify, Embed, Item, ModelClient, Output, Reply
 from service.answers import Answer, beside, json_answer
@@ -78,7 +81,7 @@ def _embedded(body: EmbeddingRequest, reply: Reply) -> Answer:
     return _list(body.model, reply, data)
 
 
-def _vector(vector: Array | None, *, as_text: bool) -> list[float] | str:
+def _vector(vector: Array | None, *, as_text: bool) -> NDArray[np.float32] | str:
     if vector is None:
         raise ModelFault("The model made no vector.")
     values = numbers(vector)

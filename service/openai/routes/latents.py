@@ -4,6 +4,9 @@ from binascii import b2a_base64
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from deployments.errors import ModelFault
 from deployments.messages import Decode, Encode, Interpolate, Item, ModelClient, Numbers, Output
 from deployments.messages.latents import Combine, Compress, Compression, Decompress, File, Group, Traverse
@@ -124,7 +127,7 @@ def _end(end: InputItem | list[Any], place: str) -> Item | Numbers:
     return read_item(end, place) if isinstance(end, InputItem) else end
 
 
-def _numbers(output: Output) -> list[float]:
+def _numbers(output: Output) -> NDArray[np.float32]:
     if output.latent is None:
         raise ModelFault("The model made no latent.")
     return numbers(output.latent)
