@@ -5,11 +5,12 @@ Decodes no picture and shapes no array: the model's program knows what it takes.
 
 import math
 import re
-from binascii import Error, a2b_base64, b2a_base64
+from binascii import Error
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pybase64 import b64decode, b64encode_as_string
 
 from deployments.errors import BadRequest, ModelFault
 from deployments.messages import Alarm, Array, ImageItem, Item, Output, RowItem, SeriesItem, TensorItem
@@ -79,14 +80,14 @@ def _tensor(tensor: TensorData, place: str) -> TensorItem:
 def read_base64(text: str, place: str) -> bytes:
     """What base64 stands for. Raises BadRequest."""
     try:
-        return a2b_base64(text, strict_mode=True)
+        return b64decode(text, validate=True)
     except (Error, ValueError):
         raise BadRequest("This is not base64.", param=place) from None
 
 
 def write_png(png: bytes) -> dict[str, str]:
     """An encoded picture as an item."""
-    return {"image": b2a_base64(png, newline=False).decode()}
+    return {"image": b64encode_as_string(png)}
 
 
 def write_output(output: Output, asked: Item | None) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def write_output(output: Output, asked: Item | None) -> dict[str, Any]:
     if isinstance(asked, SeriesItem):
         return {"series": nested if isinstance(asked.values[0], list) else nested.ravel()}
     raw = isinstance(asked, TensorItem) and isinstance(asked.data, bytes)
-    data = b2a_base64(output.array.data, newline=False).decode() if raw else nested
+    data = b64encode_as_string(output.array.data) if raw else nested
     return {"tensor": {"shape": output.array.shape, "dtype": "float32", "data": data}}
 
 

@@ -1,10 +1,10 @@
 """POST /v1/embeddings and /v1/classifications."""
 
-from binascii import b2a_base64
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pybase64 import b64encode_as_string
 
 from deployments.errors import BadRequest, ModelFault
 from deployments.messages import Array, Classify, Embed, Item, ModelClient, Output, Reply
@@ -85,7 +85,7 @@ def _vector(vector: Array | None, *, as_text: bool) -> NDArray[np.float32] | str
     if vector is None:
         raise ModelFault("The model made no vector.")
     values = numbers(vector)
-    return b2a_base64(vector.data, newline=False).decode() if as_text else values
+    return b64encode_as_string(vector.data) if as_text else values
 
 
 def _classes(output: Output) -> dict[str, Any]:

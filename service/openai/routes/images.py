@@ -1,10 +1,11 @@
 """POST /v1/images/generations, edits and variations."""
 
 import time
-from binascii import b2a_base64
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
+
+from pybase64 import b64encode_as_string
 
 from deployments.errors import BadRequest, ModelFault
 from deployments.messages import Card, Draw, ModelClient, Picture, Source, Usage
@@ -96,7 +97,7 @@ async def _events(
 
 
 async def _base64(image: bytes) -> str:
-    return await beside(len(image), lambda: b2a_base64(image, newline=False).decode())
+    return await beside(len(image), b64encode_as_string, image)
 
 
 def _usage(usage: Usage) -> dict[str, int]:

@@ -1,11 +1,11 @@
 """POST /v1/latents/encode, decode, interpolate, traverse, combine."""
 
-from binascii import b2a_base64
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from pybase64 import b64encode_as_string
 
 from deployments.errors import ModelFault
 from deployments.messages import Decode, Encode, Interpolate, Item, ModelClient, Numbers, Output
@@ -142,7 +142,7 @@ def _compressed(compression: Compression | None) -> dict[str, Any]:
         raise ModelFault("Nothing was compressed.")
     data, jpeg = compression.data, compression.jpeg
     return {
-        "data": b2a_base64(data, newline=False).decode(),
+        "data": b64encode_as_string(data),
         "bytes": len(data),
         "bits_per_pixel": finite(compression.bits_per_pixel),
         "psnr": _ratio(compression.psnr),
