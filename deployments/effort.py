@@ -14,6 +14,7 @@ from deployments.messages import (
     RowItem,
     Score,
     SeriesItem,
+    TensorItem,
 )
 from deployments.model import OneShotModel
 
@@ -22,8 +23,7 @@ OneShotRequest = TypeVar("OneShotRequest", Score, Calibrate, Reconstruct, Encode
 SMALL_TEXT: Final = 4096
 """Characters, or tokens."""
 
-_SMALL_NUMBERS: Final = 8192
-_SLOWER: Final = 32  # is a feature of a table row, which is checked by its name, than a number of a tensor
+_SMALL_NUMBERS: Final = 65_536  # of arrays
 
 
 def is_heavy(model: OneShotModel, request: OneShotRequest) -> bool:
@@ -37,9 +37,18 @@ def is_heavy(model: OneShotModel, request: OneShotRequest) -> bool:
             sent = request.latents
         case _:
             sent = request.items
-    slow = _SLOWER if any(isinstance(each, RowItem) for each in sent) else 1
-    large = len(sent) * model.item_numbers * slow > _SMALL_NUMBERS
+    large = model.item_numbers * sum(map(_slowness, sent)) > _SMALL_NUMBERS
     return large or any(isinstance(each, ImageItem | SeriesItem) for each in sent)
+
+
+def _slowness(sent: object) -> int:
+    """How many numbers of an array are read while one of these is."""
+    match sent:
+        case RowItem():  # each is checked by its name
+            return 256
+        case TensorItem(data=list()) | list():
+            return 8
+    return 1
 
 
 def encodes_pictures(model: OneShotModel, request: OneShotRequest) -> bool:
