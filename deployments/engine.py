@@ -176,8 +176,8 @@ class Engine(Generic[Work, Event]):
         """Fill free slots from the waiting line."""
         with self._changed:
             admitted = self.scheduler.admit(self.clock())
+        self._queue_seconds.observe_all([row.admitted - row.submitted for row in admitted])
         for row in admitted:
-            self._queue_seconds.observe(row.admitted - row.submitted)
             self.program.admit(row)
 
     def run(self) -> list[tuple[Row[Work, Event], Event]]:

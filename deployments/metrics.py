@@ -1,6 +1,8 @@
 """The one table of metrics: names, units, labels, buckets. One `Metrics` per process, handed to whoever measures."""
 
 from bisect import bisect_left
+from collections import Counter as Counts
+from collections.abc import Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -18,7 +20,13 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Tally(Histogram):
-    """A histogram that takes the same amount many times at once: what all rows of a batch have in common."""
+    """A histogram that takes many amounts at once: those of a batch's rows."""
+
+    def observe_all(self, amounts: Sequence[float]) -> None:
+        """Observe each."""
+        self._sum.inc(sum(amounts))
+        for place, times in Counts(bisect_left(self._upper_bounds, each) for each in amounts).items():
+            self._buckets[place].inc(times)
 
     def tally(self, amount: float, times: int) -> None:
         """Observe an amount so many times."""
@@ -38,8 +46,8 @@ class Metrics:
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"atelier_{name}", text, labels, registry=registry)
 
-        def histogram(name: str, text: str, bounds: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(f"atelier_{name}", text, labels, buckets=bounds, registry=registry)
+        def histogram(name: str, text: str, bounds: tuple[float, ...], *labels: str) -> Tally:
+            return Tally(f"atelier_{name}", text, labels, buckets=bounds, registry=registry)
 
         # At the door.
         self.requests = counter("requests", "Requests answered", "model", "route", "status")
@@ -55,12 +63,8 @@ class Metrics:
         self.first_token_seconds = histogram(
             "time_to_first_token_seconds", "From submission to the first token", SECONDS, "model"
         )
-        self.inter_token_seconds = Tally(
-            "atelier_inter_token_seconds",
-            "Between one token of a row and the next",
-            ["model"],
-            buckets=SECONDS,
-            registry=registry,
+        self.inter_token_seconds = histogram(
+            "inter_token_seconds", "Between one token of a row and the next", SECONDS, "model"
         )
         self.token_seconds = histogram(
             "time_per_output_token_seconds",

@@ -86,9 +86,8 @@ class Scorer:
         outputs: Sequence[Output],
         results: Sequence[Result],
     ) -> None:
-        observe = self._desk.metrics.scores.labels(model.manifest.name, chosen.score).observe
-        for output in outputs:
-            observe(output.score or 0.0)
+        given = self._desk.metrics.scores.labels(model.manifest.name, chosen.score)
+        given.observe_all([output.score or 0.0 for output in outputs])
         values = scores_of(chosen.score, results)
         latents = [np.ravel(result["latent"]) for result in results if "latent" in result]
         arrived = model.drift.observe(chosen.score, scores.calibrations.usual(chosen.score), values, latents)

@@ -69,18 +69,21 @@ class _Reading:
     def _members(self, part: Object, level: int) -> dict[str, Any]:
         if len(part) > _MOST_MEMBERS:
             raise ValueError("too many members")
-        found = {}
+        found: dict[str, Any] = {}
         for key in part:
             each = part[key]
-            tensor = key == "data" and isinstance(each, Array)
-            found[key] = self._array(each) if tensor else self.value(each, level)
+            if key == "data" and isinstance(each, Array):
+                found[key] = self._array(each)
+            else:
+                found[key] = self.value(each, level)
         self.containers += 1
         self.members += len(found)
         return found
 
     def _array(self, numbers: Array) -> NDArray[np.float32]:
         """Raises ValueError for lists of several lengths and TypeError for what is no number."""
-        level, shape = [numbers], list[int]()
+        level: list[Any] = [numbers]
+        shape: list[int] = []
         while True:
             self.containers += len(level)
             sizes = set(map(len, level))

@@ -1,6 +1,8 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -59,3 +61,15 @@ def _samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
         for family in metrics.registry.collect()
         for sample in family.samples
     }
+
+
+@given(st.lists(st.floats(0, 2000), max_size=40))
+def test_amounts_together_count_as_each_alone(amounts: list[float]) -> None:
+    one, many = (Metrics(CollectorRegistry()).scores.labels("m", "s") for _ in range(2))
+    for amount in amounts:
+        one.observe(amount)
+    many.observe_all(amounts)
+    expected, found = (
+        {(s.name, *s.labels.items()): s.value for s in each._child_samples()} for each in (one, many)
+    )
+    assert found == pytest.approx(expected)

@@ -146,7 +146,7 @@ def test_what_is_unusual_is_parsed_elsewhere(text: bytes) -> None:
 NUMBERS = st.one_of(
     st.integers(-(2**70), 2**70), st.floats(allow_nan=False, allow_infinity=False), st.floats(0, 1, width=32)
 )
-PARTS = st.one_of(NUMBERS, st.booleans(), st.none(), st.just("1"), st.just({}))
+PARTS: st.SearchStrategy[Any] = st.one_of(NUMBERS, st.booleans(), st.none(), st.just("1"), st.just({}))
 
 
 def nested(shape: list[int], values: list[Any]) -> Any:
