@@ -23,8 +23,12 @@ QUANTILE: Final = 0.99
 FEWEST: Final = 10
 """Items, below which a threshold is chance."""
 
+MOST_LATENTS: Final = 1_000
+"""Items whose latents are kept: as many as a window of requests that is watched for drift."""
+
 PREFIX: Final = "score."
 _BATCH: Final = 64
+_LATENTS: Final = "calibration/latents.npy"
 
 
 def read_items(path: Path) -> Labelled:
@@ -60,11 +64,16 @@ def of_normal(scores: Mapping[str, Floats], data: Labelled) -> dict[str, Floats]
 
 
 def calibrate(
-    normal: Mapping[str, NDArray[np.floating[Any]]], default: str, data: str, quantile: float = QUANTILE
+    normal: Mapping[str, NDArray[np.floating[Any]]],
+    default: str,
+    data: str,
+    quantile: float = QUANTILE,
+    latents: NDArray[np.floating[Any]] | None = None,
 ) -> tuple[Scoring, dict[str, bytes]]:
     """Set each score's threshold to a quantile of its values [count] on normal items that nothing was learned from.
 
-    Returns the manifest's part, and the scores in ascending order as files by path. Raises DraftError.
+    Returns the manifest's part, and as files by path the scores in ascending order and the items' `latents` [count, latent].
+    Raises DraftError.
     """
     calibrations, files = {}, {}
     for name, values in normal.items():
@@ -72,16 +81,23 @@ def calibrate(
             raise DraftError(f"the score {name!r} is not finite for every normal item")
         ordered = np.sort(values.astype(np.float32))
         path = f"calibration/{name}.npy"
-        with io.BytesIO() as file:
-            np.save(file, ordered, allow_pickle=False)
-            files[path] = file.getvalue()
+        files[path] = _npy(ordered)
         calibrations[name] = Calibration(
             scores=path,
             threshold=float(np.quantile(ordered, quantile)),
             quantile=quantile,
             data=f"{data} ({len(ordered)})",
         )
-    return Scoring(default=default, calibrations=calibrations), files
+    if latents is not None:
+        files[_LATENTS] = _npy(latents[:MOST_LATENTS].astype(np.float32))
+    kept = None if latents is None else _LATENTS
+    return Scoring(default=default, calibrations=calibrations, latents=kept), files
+
+
+def _npy(values: Floats) -> bytes:
+    with io.BytesIO() as file:
+        np.save(file, values, allow_pickle=False)
+        return file.getvalue()
 
 
 def measured(scores: Mapping[str, NDArray[Any]], anomalous: Truths, data: str) -> dict[str, Measure]:

@@ -16,16 +16,13 @@ from torch.nn import functional
 
 from model_store.export.draft import Draft, GraphDraft, Progress, tensor
 from model_store.manifest import Measure
-from model_store.zoo import fashion, fashion_one_class
+from model_store.zoo import fashion, fashion_one_class, localisation
+from model_store.zoo.baselines import COMPONENTS, PCA, Scores
 from model_store.zoo.fashion_metrics import StructuralSimilarity, pca_reconstruction
 from model_store.zoo.fashion_scoring import HELD_IMAGES, calibrate, false_alarms
-from model_store.zoo.localisation import half_spoiled
-from model_store.zoo.localisation import measures as localisation
 from model_store.zoo.scores import Fused, Mahalanobis, Peak, highest, l1, l2
 
 NAME: Final = "fashion-ae"
-PCA_COMPONENTS: Final = 32
-PCA: Final = f"PCA with {PCA_COMPONENTS} components"
 SCORES: Final = ("fused", "ssim", "l1", "l2", "peak", "mahalanobis")
 """In the order that the module gives them; the first is the default."""
 
@@ -159,7 +156,7 @@ def fit(images: Tensor, progress: Progress, recipe: Recipe, config: Config = Con
     return model.eval().settle(images)
 
 
-def scores(model: Autoencoder, images: Tensor) -> dict[str, Tensor]:
+def scores(model: Autoencoder, images: Tensor) -> Scores:
     """Every score [count], by name, of images [count, channels, side, side]."""
     every = fashion.in_pieces(lambda piece: torch.stack(model.reconstruct(piece)[3:], dim=1), images)
     return {name: every[:, place] for place, name in enumerate(SCORES)}
@@ -169,17 +166,15 @@ def one_class_auroc(data: Path, progress: Progress, recipe: Recipe = Recipe()) -
     """Train one model per class and tell its class from the other nine: the ten AUROCs by score, and by baseline."""
     brief = replace(recipe, steps=recipe.one_class_steps)
 
-    def scorer(known: Tensor, images: Tensor, part: Progress) -> dict[str, Tensor]:
+    def scorer(known: Tensor, images: Tensor, part: Progress) -> Scores:
         return scores(fit(known, part, brief), images)
 
     return fashion_one_class.ten_aurocs(data, scorer, progress)
 
 
 def measure(model: Autoencoder, known: Tensor, test: Tensor, data: str) -> dict[str, Measure]:
-    """Figures of the manifest: how well images are redrawn, and defects found in them, beside a PCA of the known ones."""
-    spoiled, masks = half_spoiled(test)
-    by_pca = pca_reconstruction(known, torch.cat([test, spoiled]), PCA_COMPONENTS)
-    others, its_maps = by_pca[: len(test)], model.peak.blurred((spoiled - by_pca[len(test) :]).abs())
+    """Figures of the manifest: how well images are redrawn, and defects found in them, beside what is fitted to the known ones."""
+    others = pca_reconstruction(known, test, COMPONENTS)
     own = {name: values.mean().item() for name, values in scores(model, test).items()}
     with torch.inference_mode():
         pca_ssim = model.similarity(test, others).mean().item()
@@ -194,11 +189,13 @@ def measure(model: Autoencoder, known: Tensor, test: Tensor, data: str) -> dict[
             note="reconstructions of the shipped model",
         )
 
-    maps = fashion.in_pieces(lambda piece: model.reconstruct(piece)[2].mean(1), spoiled)
+    def look(images: Tensor) -> tuple[Tensor, Scores]:
+        return fashion.in_pieces(lambda piece: model.reconstruct(piece)[2], images), scores(model, images)
+
     return {
         "reconstruction_ssim": figure(1.0 - own["ssim"], pca_ssim, higher=True),
         "reconstruction_l1": figure(own["l1"], (test - others).abs().mean().item(), higher=False),
-        **localisation(maps, its_maps.mean(1), scores(model, spoiled), masks, data, PCA),
+        **localisation.measures(look, known, test, data),
     }
 
 
@@ -238,7 +235,11 @@ def draft(
     save_model(trained, str(weights))
     known, held = fashion.read_split(data, "train").cut(HELD_IMAGES)
     test = fashion.read_split(data, "t10k").images
-    scoring, files = calibrate(scores(trained, held.images), default=SCORES[0])
+    scoring, files = calibrate(
+        scores(trained, held.images),
+        default=SCORES[0],
+        latents=fashion.in_pieces(trained.encode, held.images),
+    )
     quality = fashion_one_class.measures(one_class_auroc(data, progress, recipe))
     quality |= measure(trained, known.images, test, fashion.TEST_DATA)
     return Draft(

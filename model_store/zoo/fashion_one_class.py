@@ -7,30 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
-import torch
 from torch import Tensor
 
 from model_store.export.draft import Progress
-from model_store.fitted.fit import fit
-from model_store.fitted.recipe import Kind, Recipe
 from model_store.manifest import Measure
 from model_store.zoo import fashion
+from model_store.zoo.baselines import BASELINES, Scores, baselines, best_of
 from model_store.zoo.fashion_metrics import auroc
-
-Scores: TypeAlias = dict[str, Tensor]
-"""Each [images], by name."""
 
 Scorer: TypeAlias = Callable[[Tensor, Tensor, Progress], Scores]
 """Learns from images [count, 1, 28, 28] of one class, and scores others."""
-
-COMPONENTS: Final = 32
-BASELINES: Final[Mapping[str, tuple[Kind, int | None]]] = {
-    f"probabilistic PCA with {COMPONENTS} components": ("pca", COMPONENTS),
-    "Mahalanobis distance": ("mahalanobis", None),
-    "5 nearest neighbours": ("knn", 5),
-}
 
 
 def ten_aurocs(data: Path, scorer: Scorer, progress: Progress) -> dict[str, list[float]]:
@@ -58,28 +46,17 @@ class _Part:
         self.whole(self.done * steps + step, self.count * steps, figures)
 
 
-def baselines(known: Tensor, images: Tensor) -> Scores:
-    """Scores of the detectors that `atelier fit` fits, by what they are."""
-    found = {}
-    for name, (kind, count) in BASELINES.items():
-        few = min(count, len(known) - 1) if count else None  # a class of a small set
-        first, *_ = fit(known.numpy(), Recipe(kind, few)).scores(images.numpy()).values()
-        found[name] = torch.from_numpy(first)
-    return found
-
-
 def measures(aurocs: Mapping[str, list[float]]) -> dict[str, Measure]:
     """Figures of the manifest: each score's mean, beside the best of the baselines, and a note with all of them."""
     means = {name: fmean(each) for name, each in aurocs.items()}
-    best = max(BASELINES, key=lambda name: means[name])
-    others = ", ".join(f"{name} {means[name]:.4f}" for name in BASELINES)
+    baseline, best, others = best_of(means)
     note = f"mean of ten models of this recipe: each learns one class and tells it from the other nine ({others})"
     return {
         f"one_class_auroc.{name}": Measure(
             value=round(value, 4),
             higher_is_better=True,
             data=fashion.TEST_DATA,
-            baseline=round(means[best], 4),
+            baseline=baseline,
             baseline_name=best,
             note=note,
         )

@@ -20,14 +20,16 @@ CALIBRATION_DATA: Final = (
 
 
 def calibrate(
-    held: Mapping[str, Tensor], default: str, data: str = CALIBRATION_DATA
+    held: Mapping[str, Tensor], default: str, data: str = CALIBRATION_DATA, latents: Tensor | None = None
 ) -> tuple[Scoring, dict[str, bytes]]:
     """Set each score's threshold to the 0.99 quantile of its values [count] on normal images that were held out.
 
-    Returns the manifest's part, and the sorted scores as files by path.
+    Returns the manifest's part, and as files by path the sorted scores and the images' `latents` [count, latent].
     """
     scores = {name: values.numpy() for name, values in held.items()}
-    return calibration.calibrate(scores, default, data, QUANTILE)
+    return calibration.calibrate(
+        scores, default, data, QUANTILE, None if latents is None else latents.numpy()
+    )
 
 
 def false_alarms(scoring: Scoring, test: Mapping[str, Tensor]) -> dict[str, Measure]:

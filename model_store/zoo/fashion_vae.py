@@ -7,7 +7,7 @@ image, and drawn images at a feature distance of 43 (fashion-gan: 3.3).
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import torch
 from safetensors.torch import save_model
@@ -16,13 +16,20 @@ from torch.nn import functional
 
 from model_store.export.draft import Draft, GraphDraft, Progress, tensor
 from model_store.manifest import Measure
-from model_store.zoo import fashion, fashion_judge
+from model_store.zoo import fashion, fashion_judge, localisation
+from model_store.zoo.baselines import Scores
 from model_store.zoo.fashion_metrics import StructuralSimilarity
 from model_store.zoo.fashion_scoring import HELD_IMAGES, calibrate, false_alarms
+from model_store.zoo.scores import Mahalanobis, Peak, highest, l1, l2
 
 NAME: Final = "fashion-vae"
 # The quality of version 1 of fashion-gan, in the features of the same classifier.
 GAN_FEATURE_DISTANCE: Final = 3.2887
+SCORES: Final = ("ssim", "l1", "l2", "peak", "mahalanobis", "likelihood", "elbo")
+"""In the order that the module gives them; the first is the default."""
+
+SAMPLES: Final = {"likelihood": 10}
+"""Draws of the latent that a score is the mean of, as many as An and Cho (2015) take."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,8 @@ class VariationalAutoencoder(nn.Module):
             nn.Conv2d(width, 1, 3, padding=1),
         )
         self.similarity = StructuralSimilarity(fashion.SIDE, config.window)
+        self.peak = Peak(fashion.SIDE)
+        self.distance = Mahalanobis(torch.eye(config.latent))
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and logarithm of the variance, both [batch, latent], of images [batch, 1, 28, 28]."""
@@ -100,17 +109,25 @@ class VariationalAutoencoder(nn.Module):
         divergence = 0.5 * (mean * mean + spread * spread - 1.0 - log_variance)
         return logits, mean, spread, cross_entropy.sum(dim=(1, 2, 3)), divergence.sum(1)
 
-    def reconstruct(self, images: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
-        """Reconstruction, mean, spread, error map |image - reconstruction|, and scores [batch].
+    def settle(self, normal: Tensor) -> Self:
+        """Learn which latents are usual among normal images [count, 1, 28, 28]."""
+        self.distance = Mahalanobis(latents(self, normal))
+        return self
 
-        The scores are 1 - SSIM, the mean error, and the negative ELBO. The divergence alone scores no better than chance.
+    def reconstruct(self, images: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+        """Reconstruction, mean, spread, the blurred map of |image - reconstruction|, and `SCORES` [batch].
+
+        Of both parts of the ELBO, `likelihood` is the first alone: of one draw, to be averaged over several. The divergence
+        alone scores no better than chance.
         """
         logits, mean, spread, cross_entropy, divergence = self(images, noise)
         redrawn = logits.sigmoid()
-        error_map = (images - redrawn).abs()
+        error = (images - redrawn).abs()
+        error_map = self.peak.blurred(error)
         unlike = 1.0 - self.similarity(images, redrawn).mean(dim=(1, 2, 3))
+        sizes = l1(error), l2(error), highest(error_map)
         bound = cross_entropy + divergence
-        return redrawn, mean, spread, error_map, unlike, error_map.mean(dim=(1, 2, 3)), bound
+        return redrawn, mean, spread, error_map, unlike, *sizes, self.distance(mean), cross_entropy, bound
 
 
 def _halve(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
@@ -147,17 +164,32 @@ def train(
         optimizer.step()
         schedule.step()
         progress(step, recipe.steps, {"elbo": -(cross_entropy + divergence).mean().item()})
-    return model.eval()
+    return model.eval().settle(shown.images)
 
 
-def scores(model: VariationalAutoencoder, images: Tensor) -> dict[str, Tensor]:
-    """Every score [count] of images [count, 1, 28, 28], redrawn from the mean as the server does without a seed."""
+def latents(model: VariationalAutoencoder, images: Tensor) -> Tensor:
+    """Means [count, latent] of images [count, 1, 28, 28]."""
+    return fashion.in_pieces(lambda piece: model.encode(piece)[0], images)
 
-    def all_scores(piece: Tensor) -> Tensor:
-        return torch.stack(model.reconstruct(piece, torch.zeros(len(piece), Config.latent))[4:], dim=1)
 
-    every = fashion.in_pieces(all_scores, images)
-    return {name: every[:, place] for place, name in enumerate(("ssim", "l1", "elbo"))}
+def scores(model: VariationalAutoencoder, images: Tensor) -> Scores:
+    """Every score [count] of images [count, 1, 28, 28], as the server gives them without a seed: from the mean, but for `SAMPLES`."""
+    noise = torch.Generator().manual_seed(0)
+    found = _one_draw(model, images)
+    for name, count in SAMPLES.items():
+        found[name] = torch.stack([_one_draw(model, images, noise)[name] for _ in range(count)]).mean(0)
+    return found
+
+
+def _one_draw(model: VariationalAutoencoder, images: Tensor, noise: torch.Generator | None = None) -> Scores:
+    """Every score of one draw of the latent; of its mean without noise."""
+
+    def every(piece: Tensor) -> Tensor:
+        sizes = len(piece), Config.latent
+        drawn = torch.zeros(sizes) if noise is None else torch.randn(sizes, generator=noise)
+        return torch.stack(model.reconstruct(piece, drawn)[4:], dim=1)
+
+    return dict(zip(SCORES, fashion.in_pieces(every, images).unbind(1), strict=True))
 
 
 def sample(model: VariationalAutoencoder, count: int, seed: int) -> Tensor:
@@ -173,15 +205,18 @@ def measure(
     test: fashion.Fashion,
     judge: fashion_judge.Classifier,
 ) -> dict[str, Measure]:
-    """Figures of the manifest: the bound, reconstruction, and how near drawn images come to the test images."""
-    noise = torch.Generator().manual_seed(0)
-    bound = fashion.in_pieces(
-        lambda piece: model.reconstruct(piece, torch.randn(len(piece), Config.latent, generator=noise))[-1],
-        test.images,
-    )
-    own = {name: values.mean().item() for name, values in scores(model, test.images).items()}
+    """Figures of the manifest: the bound, reconstruction, defects found, and how near drawn images come to the test images."""
+    bound = _one_draw(model, test.images, torch.Generator().manual_seed(0))["elbo"]
+    own = {name: values.mean().item() for name, values in _one_draw(model, test.images).items()}
     drawn = fashion_judge.compare(judge, test, known, sample(model, len(test), seed=0))
     gan = {"baseline": GAN_FEATURE_DISTANCE, "baseline_name": "fashion-gan as shipped"}
+
+    def look(images: Tensor) -> tuple[Tensor, Scores]:
+        mean = fashion.in_pieces(
+            lambda piece: model.reconstruct(piece, torch.zeros(len(piece), Config.latent))[3], images
+        )
+        return mean, scores(model, images)
+
     return {
         "elbo": Measure(
             value=round(-bound.mean().item(), 2),
@@ -200,6 +235,7 @@ def measure(
         "reconstruction_l1": Measure(
             value=round(own["l1"], 4), higher_is_better=False, data=fashion.TEST_DATA, note="from the mean"
         ),
+        **localisation.measures(look, known.images, test.images, fashion.TEST_DATA),
         **drawn,
         "feature_distance": drawn["feature_distance"].model_copy(update=gan),
     }
@@ -224,7 +260,7 @@ def graphs(weights: Path) -> dict[str, GraphDraft]:
             tensor("latent", "float32", *latent),
             tensor("spread", "float32", *latent),
             tensor("error_map", "float32", *picture),
-            *(tensor(f"score.{name}", "float32", "batch") for name in ("ssim", "l1", "elbo")),
+            *(tensor(f"score.{name}", "float32", "batch") for name in SCORES),
         ),
         ranges={"input": (0.0, 1.0)},
     )
@@ -246,7 +282,9 @@ def draft(
     save_model(trained, str(weights))
     known, held = fashion.read_split(data, "train").cut(HELD_IMAGES)
     test = fashion.read_split(data, "t10k")
-    scoring, files = calibrate(scores(trained, held.images), default="ssim")
+    scoring, files = calibrate(
+        scores(trained, held.images), default=SCORES[0], latents=latents(trained, held.images)
+    )
     quality = measure(trained, known, test, fashion_judge.appoint(data, work, progress))
     return Draft(
         name=NAME,
@@ -259,6 +297,6 @@ def draft(
         graphs=graphs(weights),
         files=files,
         image=fashion.image_part("decode", "latent"),
-        scoring=scoring,
+        scoring=scoring.model_copy(update={"samples": SAMPLES}),
         quality=quality | false_alarms(scoring, scores(trained, test.images)),
     )

@@ -1,6 +1,9 @@
-"""How well anomaly maps show where synthetic defects are: pixel AUROC and AUPRO (Bergmann et al. 2020). Knows no model."""
+"""How well anomaly maps show where synthetic defects are: pixel AUROC and AUPRO (Bergmann et al. 2020). Knows no model.
 
-from collections.abc import Mapping
+Beside them stand detectors that are fitted to the same images.
+"""
+
+from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -10,9 +13,13 @@ from torch import Tensor
 
 from model_store import ranking
 from model_store.manifest import Measure
+from model_store.zoo.baselines import BASELINES, COMPONENTS, PCA, Scores, baselines, best_of
 from model_store.zoo.defects import Floats, Masks, spoil
+from model_store.zoo.fashion_metrics import pca_reconstruction
+from model_store.zoo.scores import Peak
 
-Scores: TypeAlias = Mapping[str, Tensor]
+Look: TypeAlias = Callable[[Tensor], tuple[Tensor, Scores]]
+"""Error maps [count, channels, side, side] and scores of images [count, channels, side, side]."""
 
 MOST_FALSE: Final = 0.3
 """False positive rate up to which AUPRO is integrated."""
@@ -48,29 +55,49 @@ def _above(values: Floats, thresholds: NDArray[np.floating]) -> NDArray[np.float
     return 1 - np.searchsorted(np.sort(values), thresholds, side="right") / len(values)
 
 
-def measures(
-    maps: Tensor, baseline: Tensor, scores: Scores, masks: Masks, data: str, name: str
-) -> dict[str, Measure]:
-    """Figures of the manifest, of maps [count, side, side] beside those of a baseline, and of scores [count] of whole images."""
-    spoiled = masks.any((1, 2))
+def measures(look: Look, known: Tensor, test: Tensor, data: str) -> dict[str, Measure]:
+    """Figures of the manifest: how well a model finds defects in half of the test images, and what is fitted to the known ones."""
+    spoiled, masks = half_spoiled(test)
+    maps, scores = look(spoiled)
+    by_pca = pca_reconstruction(known, spoiled, COMPONENTS)
+    others = Peak(test.shape[-1]).blurred((spoiled - by_pca).abs())
+    return of_maps(maps, others, masks, data) | of_images(
+        scores | baselines(known, spoiled), masks.any((1, 2)), data
+    )
 
-    def figure(value: float, note: str, beside: float | None = None) -> Measure:
+
+def of_maps(maps: Tensor, others: Tensor, masks: Masks, data: str) -> dict[str, Measure]:
+    """Figures of maps [count, channels, side, side], beside those of principal components."""
+    own, other = (each.mean(1).numpy() for each in (maps, others))
+
+    def figure(measured: Callable[[Floats, Masks], float]) -> Measure:
         return Measure(
+            value=round(measured(own, masks), 4),
+            higher_is_better=True,
+            data=data,
+            baseline=round(measured(other, masks), 4),
+            baseline_name=PCA,
+            note="synthetic scratches, holes and blotches in half of the images; the error map as it is served",
+        )
+
+    return {"defects.pixel_auroc": figure(pixel_auroc), "defects.aupro": figure(aupro)}
+
+
+def of_images(scores: Mapping[str, Tensor], spoiled: NDArray[np.bool_], data: str) -> dict[str, Measure]:
+    """Figures of whole images' scores, those of the baselines among them."""
+    aurocs = {
+        name: ranking.auroc(each.numpy()[~spoiled], each.numpy()[spoiled]) for name, each in scores.items()
+    }
+    baseline, best, others = best_of(aurocs)
+    return {
+        f"defects.auroc.{name}": Measure(
             value=round(value, 4),
             higher_is_better=True,
             data=data,
-            baseline=None if beside is None else round(beside, 4),
-            baseline_name=None if beside is None else name,
-            note=note,
+            baseline=baseline,
+            baseline_name=best,
+            note=f"which images have one of these defects ({others})",
         )
-
-    note = "synthetic scratches, holes and blotches in half of the images; the error map as it is served"
-    own, other = maps.numpy(), baseline.numpy()
-    found = {
-        "defects.pixel_auroc": figure(pixel_auroc(own, masks), note, pixel_auroc(other, masks)),
-        "defects.aupro": figure(aupro(own, masks), note, aupro(other, masks)),
+        for name, value in aurocs.items()
+        if name not in BASELINES
     }
-    for score, values in scores.items():
-        whole = ranking.auroc(values.numpy()[~spoiled], values.numpy()[spoiled])
-        found[f"defects.auroc.{score}"] = figure(whole, "which images have one of these defects")
-    return found

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model_store.export.draft import Draft, Progress
 from model_store.imaging import Image
-from model_store.zoo import fashion_ae, tiles
+from model_store.zoo import fashion, fashion_ae, tiles
 from model_store.zoo.fashion_ae import Recipe
 from model_store.zoo.fashion_scoring import calibrate
 
@@ -64,7 +64,12 @@ def draft(
     weights = work / f"{NAME}.safetensors"
     save_model(trained, str(weights))
     learned, held, test = read_split(data)
-    scoring, files = calibrate(fashion_ae.scores(trained, held), default="peak", data=HELD_DATA)
+    scoring, files = calibrate(
+        fashion_ae.scores(trained, held),
+        default="peak",
+        data=HELD_DATA,
+        latents=fashion.in_pieces(trained.encode, held),
+    )
     quality = fashion_ae.measure(trained, learned, test, TEST_DATA)
     progress(1, 1, {name: each.value for name, each in quality.items()})
     return Draft(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from model_store.export.calibration import (
+    MOST_LATENTS,
     calibrate,
     measured,
     of_normal,
@@ -55,6 +56,15 @@ def test_scores_become_a_calibration() -> None:
     assert scoring.calibrations["a"].data == "some data (101)"
     kept = np.load(io.BytesIO(files["calibration/a.npy"]))
     assert np.array_equal(kept, np.linspace(0, 1, 101).astype(np.float32))
+
+
+def test_latents_are_kept_beside_the_scores_of_as_many_items_as_are_watched() -> None:
+    latents = np.random.default_rng(0).normal(size=(MOST_LATENTS + 1, 2))
+    scoring, files = calibrate({"a": np.zeros(len(latents))}, "a", "d", latents=latents)
+    assert scoring.latents is not None
+    kept = np.load(io.BytesIO(files[scoring.latents]), allow_pickle=False)
+    assert kept.dtype == np.float32
+    assert np.array_equal(kept, latents[:MOST_LATENTS].astype(np.float32))
 
 
 def test_scores_that_are_no_numbers_make_none() -> None:

@@ -141,10 +141,13 @@ def test_a_draft_is_calibrated_on_images_that_were_held_out(
     assert drafted.scoring is not None
     assert drafted.scoring.default == "fused"
     assert tuple(drafted.scoring.calibrations) == fashion_ae.SCORES
-    assert set(drafted.files) == {each.scores for each in drafted.scoring.calibrations.values()}
+    scores = {each.scores for each in drafted.scoring.calibrations.values()}
+    assert set(drafted.files) == scores | {drafted.scoring.latents}
     _, held = fashion.read_split(data, "train").cut(HELD_IMAGES)
     kept = np.load(io.BytesIO(drafted.files["calibration/ssim.npy"]), allow_pickle=False)
     assert np.allclose(kept, fashion_ae.scores(model, held.images)["ssim"].sort().values)
+    latents = np.load(io.BytesIO(drafted.files["calibration/latents.npy"]), allow_pickle=False)
+    assert np.allclose(latents, model.encode(held.images).detach(), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["reconstruct", "decode"])

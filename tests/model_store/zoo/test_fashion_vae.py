@@ -7,6 +7,9 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from model_store.export.draft import Draft
 from model_store.zoo import fashion, fashion_judge, fashion_vae
+from model_store.zoo.baselines import BASELINES
+from model_store.zoo.fashion_scoring import HELD_IMAGES
+from model_store.zoo.scores import Mahalanobis
 from tests.model_store.zoo.drafted import run_drafted
 from tests.model_store.zoo.tiny_fashion import Steps, write_tiny_fashion
 
@@ -57,23 +60,49 @@ def test_noise_moves_the_latent_by_its_spread(model: fashion_vae.VariationalAuto
 @torch.no_grad()
 def test_the_bound_is_likelihood_and_divergence(model: fashion_vae.VariationalAutoencoder) -> None:
     shown, noise = (images(3) > 0.5).float(), torch.randn(3, LATENT)
-    _, mean, spread, _, _, _, bound = model.reconstruct(shown, noise)
+    _, mean, spread, _, *values = model.reconstruct(shown, noise)
+    scores = dict(zip(fashion_vae.SCORES, values, strict=True))
     pixels = Bernoulli(logits=model.logits(mean + spread * noise)).log_prob(shown).sum(dim=(1, 2, 3))
     divergence = kl_divergence(Normal(mean, spread), Normal(0.0, 1.0)).sum(1)
-    assert torch.allclose(bound, divergence - pixels, rtol=1e-4)
+    assert torch.allclose(scores["likelihood"], -pixels, rtol=1e-4)
+    assert torch.allclose(scores["elbo"], divergence - pixels, rtol=1e-4)
 
 
 @torch.no_grad()
 def test_scores_belong_to_the_reconstruction(model: fashion_vae.VariationalAutoencoder) -> None:
     shown = images(3)
-    redrawn, _, _, error_map, unlike, error, _ = model.reconstruct(shown, torch.zeros(3, LATENT))
-    assert torch.equal(error_map, (shown - redrawn).abs())
-    assert torch.allclose(error, error_map.flatten(1).mean(1))
-    assert torch.allclose(unlike, 1 - model.similarity(shown, redrawn).flatten(1).mean(1))
+    redrawn, mean, _, error_map, *values = model.reconstruct(shown, torch.zeros(3, LATENT))
+    scores = dict(zip(fashion_vae.SCORES, values, strict=True))
+    error = (shown - redrawn).abs()
+    assert torch.equal(error_map, model.peak.blurred(error))
+    assert torch.allclose(scores["l1"], error.flatten(1).mean(1))
+    assert torch.allclose(scores["l2"], error.flatten(1).square().mean(1))
+    assert torch.allclose(scores["ssim"], 1 - model.similarity(shown, redrawn).flatten(1).mean(1))
+    assert torch.equal(scores["peak"], error_map.flatten(1).amax(1))
+    assert torch.equal(scores["mahalanobis"], model.distance(mean))
+
+
+@torch.no_grad()
+def test_only_the_likelihood_is_a_mean_over_draws(model: fashion_vae.VariationalAutoencoder) -> None:
+    shown, noise = images(3), torch.Generator().manual_seed(0)
+    found = fashion_vae.scores(model, shown)
+    draws = [model(shown, torch.randn(3, LATENT, generator=noise))[3] for _ in range(10)]
+    assert torch.allclose(found["likelihood"], torch.stack(draws).mean(0), rtol=1e-5)
+    *_, bound = model.reconstruct(shown, torch.zeros(3, LATENT))
+    assert torch.equal(found["elbo"], bound)
 
 
 def test_the_divergence_alone_is_no_score(model: fashion_vae.VariationalAutoencoder) -> None:
-    assert set(fashion_vae.scores(model, images(2))) == {"ssim", "l1", "elbo"}
+    assert tuple(fashion_vae.scores(model, images(2))) == fashion_vae.SCORES
+    assert "kl" not in fashion_vae.SCORES
+
+
+def test_usual_latents_are_those_of_what_it_was_trained_on(
+    data: Path, model: fashion_vae.VariationalAutoencoder
+) -> None:
+    shown, _ = fashion.read_split(data, "train").cut(HELD_IMAGES)
+    known = fashion_vae.latents(model, shown.images)
+    assert torch.allclose(model.distance(known), Mahalanobis(known)(known), rtol=1e-3)
 
 
 def test_no_layer_is_a_product_of_whole_maps(model: fashion_vae.VariationalAutoencoder) -> None:
@@ -114,12 +143,16 @@ def test_a_draft_says_how_good_the_model_is(drafted: Draft) -> None:
     elbo = drafted.quality["elbo"]
     assert elbo.baseline is not None
     assert elbo.value < 0
-    assert {"reconstruction_ssim", "feature_distance", "coverage", "false_positive_rate.elbo"} <= set(
+    assert {"reconstruction_ssim", "feature_distance", "coverage", "false_positive_rate.likelihood"} <= set(
         drafted.quality
     )
+    assert drafted.quality["defects.pixel_auroc"].baseline_name == "PCA with 32 components"
+    assert drafted.quality["defects.auroc.likelihood"].baseline_name in BASELINES
     assert drafted.quality["feature_distance"].baseline_name == "fashion-gan as shipped"
     assert drafted.scoring is not None
-    assert set(drafted.scoring.calibrations) == {"ssim", "l1", "elbo"}
+    assert tuple(drafted.scoring.calibrations) == fashion_vae.SCORES
+    assert drafted.scoring.samples == {"likelihood": 10}
+    assert drafted.scoring.latents in drafted.files
 
 
 def test_the_bounds_baseline_knows_each_pixels_mean(data: Path) -> None:

@@ -5,7 +5,8 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score
 
 from deployments.evaluation.regions import Regions
-from model_store.zoo.localisation import aupro, half_spoiled, measures, pixel_auroc
+from model_store.zoo.baselines import BASELINES
+from model_store.zoo.localisation import aupro, half_spoiled, measures, of_maps, pixel_auroc
 
 IMAGES = torch.full((40, 1, 28, 28), 0.5)
 
@@ -43,13 +44,28 @@ def test_a_perfect_map_has_one_and_an_empty_one_finds_nothing() -> None:
     assert aupro(np.zeros(masks.shape, np.float32), masks) == 0
 
 
-def test_measures_stand_beside_a_baselines() -> None:
+def test_figures_of_maps_stand_beside_those_of_components() -> None:
     _, masks = half_spoiled(IMAGES)
     maps, other = torch.from_numpy(masks.astype(np.float32)), torch.from_numpy(noisy(masks))
-    found = measures(maps, other, {"peak": maps.flatten(1).amax(1)}, masks, "made up", "noise")
-    assert set(found) == {"defects.pixel_auroc", "defects.aupro", "defects.auroc.peak"}
+    found = of_maps(maps[:, None], other[:, None], masks, "made up")
+    assert set(found) == {"defects.pixel_auroc", "defects.aupro"}
     best = found["defects.pixel_auroc"]
     assert best.value == 1
     assert best.baseline == pytest.approx(pixel_auroc(other.numpy(), masks), abs=1e-4)
-    assert found["defects.auroc.peak"].value == 1
-    assert found["defects.auroc.peak"].baseline is None
+
+
+def test_a_model_stands_beside_what_is_fitted_to_the_same_images() -> None:
+    """One that is shown what the pictures were before."""
+    known = torch.rand(60, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    test = known[:20]
+
+    def look(images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        error = (images - test).abs()
+        return error, {"peak": error.flatten(1).amax(1)}
+
+    found = measures(look, known, test, "made up")
+    assert set(found) == {"defects.pixel_auroc", "defects.aupro", "defects.auroc.peak"}
+    assert all(each.value == 1 and each.baseline is not None for each in found.values())
+    note = found["defects.auroc.peak"].note
+    assert note is not None
+    assert all(name in note for name in BASELINES)

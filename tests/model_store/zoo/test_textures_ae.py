@@ -51,11 +51,12 @@ def test_training_tells_every_step_and_is_the_same_again(data: Path, model: fash
 
 def test_a_draft_says_how_well_defects_are_found(drafted: Draft) -> None:
     assert (drafted.name, drafted.provenance.recipe) == ("textures-ae", "textures_ae")
-    for name in ("defects.pixel_auroc", "defects.aupro", "reconstruction_ssim"):
+    for name in ("defects.pixel_auroc", "defects.aupro", "defects.auroc.peak", "reconstruction_ssim"):
         assert drafted.quality[name].baseline is not None
     assert drafted.scoring is not None
     assert drafted.scoring.default == "peak"
     assert set(drafted.scoring.calibrations) == set(fashion_ae.SCORES)
+    assert drafted.scoring.latents in drafted.files
 
 
 @pytest.mark.parametrize("name", ["reconstruct", "decode"])
