@@ -26,10 +26,11 @@ _MOST_HELD: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What a request is scored by."""
+    """What a request is scored by. `cut`: above it a place of the error map is in the mask; half of its range where nothing says more."""
 
     score: str
     calibrated: Calibrated
+    cut: float = 0.5
 
 
 class Calibrations:

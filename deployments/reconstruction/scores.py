@@ -1,6 +1,7 @@
 """What scoring and calibrating mean to one model: which graph outputs, of how many samples, held against what."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Final, TypeVar
@@ -29,6 +30,7 @@ from model_store.manifest import Manifest
 T = TypeVar("T")
 
 _PREFIX: Final = "score."
+_PEAK: Final = "peak"
 # Where a level is not said.
 _LEVELS: Final = {"quantile": 0.95, "false_positive_rate": 0.05}
 
@@ -45,11 +47,18 @@ class Scores:
     # -- scoring -----------------------------------------------------------------------------------------------------------
 
     def choose(self, request: Score) -> Chosen:
-        """The score, and what it is held against. Raises BadRequest."""
+        """The score, what it is held against, and where a mask is cut. Raises BadRequest."""
         if request.threshold is not None and request.false_discovery_rate is not None:
             message = "A false discovery rate takes the place of a threshold."
             raise BadRequest(message, param="false_discovery_rate")
-        return self.calibrations.choose(request.score, request.calibration)
+        chosen = self.calibrations.choose(request.score, request.calibration)
+        if not request.mask or _PEAK not in self.calibrations.names:
+            return chosen
+        # The score that is the map's maximum: the mask of what is normal by it is empty.
+        if chosen.score != _PEAK:
+            return replace(chosen, cut=self.calibrations.usual(_PEAK).threshold)
+        cut = chosen.calibrated.threshold if request.threshold is None else request.threshold
+        return replace(chosen, cut=cut)
 
     def prepare(self, request: Score, chosen: Chosen, program: Program) -> list[Task]:
         """One task for each sample of each of the items' rows."""
@@ -98,7 +107,7 @@ class Scores:
                 adjusted_p_value=of_batch,
                 is_anomaly=score > threshold if rate is None or of_batch is None else of_batch <= rate,
                 map=self._map(request, result) if request.map else None,
-                mask=encode(_mask(result["error_map"])) if request.mask else None,
+                mask=encode(_mask(result["error_map"], chosen.cut)) if request.mask else None,
             )
             for score, p_value, of_batch, result in zip(scores, p_values, of_all, results, strict=True)
         ]
@@ -186,9 +195,9 @@ def _mean(results: Sequence[Result]) -> Result:
     return {role: np.mean([result[role] for result in results], axis=0) for role in results[0]}
 
 
-def _mask(error_map: Floats) -> Floats:
-    """Where the error stands out: above half of the map's range."""
-    mask: Floats = (error_map.mean(axis=0) > 0.5).astype(np.float32)[None]
+def _mask(error_map: Floats, cut: float) -> Floats:
+    """Where the error stands out."""
+    mask: Floats = (error_map.mean(axis=0) > cut).astype(np.float32)[None]
     return mask
 
 

@@ -119,7 +119,7 @@ def _joined(model: onnx.ModelProto, by_role: Mapping[str, Tensor], *, pictures: 
     if "reconstruction" not in by_role:
         return [redrawn.join_maximum(model, by_role["error_map"], SCORE)]
     ends = by_role["input"], by_role["reconstruction"]
-    return redrawn.join(model, *ends, pictures=pictures, mapped="error_map" in by_role)
+    return redrawn.join(model, *ends, pictures=pictures, mapped=by_role.get("error_map"))
 
 
 def _expected(
@@ -130,7 +130,8 @@ def _expected(
         mapped = arrays[by_role["error_map"].name]
         return {SCORE: mapped.reshape(len(mapped), -1).max(1)}
     item, made = (arrays[by_role[role].name] for role in ("input", "reconstruction"))
-    return redrawn.expected(item, made, pictures=pictures)
+    mapped = arrays[by_role["error_map"].name] if "error_map" in by_role else None
+    return redrawn.expected(item, made, pictures=pictures, mapped=mapped)
 
 
 def _reshaped(model: onnx.ModelProto, outputs: Sequence[Tensor]) -> list[Tensor]:

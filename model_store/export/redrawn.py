@@ -18,7 +18,7 @@ WINDOW: Final = 7
 """Side in pixels of the window that SSIM looks through."""
 
 BLUR: Final = 1.5
-"""Standard deviation in pixels of the Gaussian that an error map is blurred by before its maximum counts, or a 64th of the side where that is more."""
+"""Standard deviation in pixels of the Gaussian that a picture's error map is blurred by, or a 64th of the side where that is more."""
 
 LUMINANCE_FLOOR: Final = 0.01**2
 CONTRAST_FLOOR: Final = 0.03**2
@@ -32,21 +32,30 @@ def names(shape: tuple[int | str, ...], *, pictures: bool) -> tuple[str, ...]:
     return ("ssim", "l1", "l2", "peak") if fits else ("l2", "l1")
 
 
-def expected(item: NDArray[Any], redrawn: NDArray[Any], *, pictures: bool) -> dict[str, NDArray[np.float32]]:
-    """The `error_map` |item - redrawn| [batch, ...] and each score [batch]: mean absolute and squared error, 1 - SSIM, blurred maximum."""
+def expected(
+    item: NDArray[Any], redrawn: NDArray[Any], *, pictures: bool, mapped: NDArray[Any] | None = None
+) -> dict[str, NDArray[np.float32]]:
+    """The `error_map` [batch, ...] and each score [batch]: mean absolute and squared error, 1 - SSIM, and the map's maximum.
+
+    The map is |item - redrawn|, blurred where it has a maximum, or the one that is there (`mapped`).
+    """
     wide, made = item.astype(np.float64), redrawn.astype(np.float64)
     apart = np.abs(wide - made)
     flat = apart.reshape(len(apart), -1)
-    found = {"error_map": apart, "score.l1": flat.mean(1), "score.l2": (flat**2).mean(1)}
+    found = {"score.l1": flat.mean(1), "score.l2": (flat**2).mean(1)}
+    shown = apart if mapped is None else mapped
     if "ssim" in names(item.shape, pictures=pictures):
         found["score.ssim"] = 1 - _similarity(wide, made).reshape(len(apart), -1).mean(1)
-        down, across = (_gaussian(side) for side in item.shape[2:])
-        found["score.peak"] = (down @ apart.mean(1) @ across.T).max((1, 2))
+        if mapped is None:
+            down, across = (_gaussian(side) for side in item.shape[2:])
+            shown = down @ apart @ across.T
+        found["score.peak"] = shown.mean(1).max((1, 2))
+    found["error_map"] = shown
     return {name: values.astype(np.float32) for name, values in found.items()}
 
 
 def join(
-    model: onnx.ModelProto, item: Tensor, redrawn: Tensor, *, pictures: bool, mapped: bool
+    model: onnx.ModelProto, item: Tensor, redrawn: Tensor, *, pictures: bool, mapped: Tensor | None = None
 ) -> list[Tensor]:
     """Join the nodes to the graph, in place, and describe what they give, but for a map where there is one (`mapped`).
 
@@ -57,11 +66,15 @@ def join(
         raise DraftError(f"the graph is written in opset {opset}: make it again with opset {OLDEST} or later")
     n = Nodes("redrawn")
     apart = n("Sub", item.name, redrawn.name)
-    error = n("Abs", apart, into=[] if mapped else ["error_map"])
-    made = [] if mapped else [Tensor(name="error_map", role="error_map", dtype="float32", shape=item.shape)]
-    for name in names(item.shape, pictures=pictures):
+    scores = names(item.shape, pictures=pictures)
+    error = n("Abs", apart, into=[] if mapped or "peak" in scores else ["error_map"])
+    drawn = Tensor(name="error_map", role="error_map", dtype="float32", shape=item.shape)
+    made = [] if mapped else [drawn]
+    for name in scores:
         if name == "peak":
-            _maximum(n, _blurred(n, error, item), f"score.{name}")
+            if not mapped:
+                _blur(n, error, item, drawn.name)
+            _maximum(n, _over_channels(n, mapped or drawn), f"score.{name}")
         else:
             values = {
                 "l1": lambda: error,
@@ -92,15 +105,18 @@ def _maximum(n: Nodes, values: str, into: str) -> None:
     n("Reshape", n("GlobalMaxPool", n("Reshape", values, n.ints(0, 1, -1))), n.ints(-1), into=[into])
 
 
-def _blurred(n: Nodes, error: str, item: Tensor) -> str:
-    """[batch, 1, height, width]: the mean over channels, blurred. As products, for the reason that `_mean` has."""
-    channels, height, width = map(int, item.shape[1:])
-    flat = n("Reshape", error, n.ints(0, channels, -1))
-    mean = n("MatMul", n.constant(np.full((1, channels), 1 / channels), "float32"), flat)
-    rows = n(
-        "MatMul", n.constant(_gaussian(height), "float32"), n("Reshape", mean, n.ints(0, 1, height, width))
-    )
-    return n("MatMul", rows, n.constant(_gaussian(width).T, "float32"))
+def _blur(n: Nodes, error: str, item: Tensor, into: str) -> None:
+    """[batch, channels, height, width]."""
+    height, width = map(int, item.shape[2:])
+    rows = n("MatMul", n.constant(_gaussian(height), "float32"), error)
+    n("MatMul", rows, n.constant(_gaussian(width).T, "float32"), into=[into])
+
+
+def _over_channels(n: Nodes, error_map: Tensor) -> str:
+    """The mean [batch, 1, height * width]. As a product, for the reason that `_mean` has."""
+    channels = int(error_map.shape[1])
+    flat = n("Reshape", error_map.name, n.ints(0, channels, -1))
+    return n("MatMul", n.constant(np.full((1, channels), 1 / channels), "float32"), flat)
 
 
 def _mean(n: Nodes, values: str, into: str, count: int) -> None:

@@ -123,7 +123,13 @@ class AnomalyRequest(Body):
     ] = None
     return_: Annotated[
         list[Literal["map", "mask", "contributions", "steps"]],
-        Field(alias="return", max_length=4, default_factory=list),
+        Field(
+            alias="return",
+            max_length=4,
+            default_factory=list,
+            description="`mask`: white where the map is above the threshold of the score `peak`, which is the map's maximum (the "
+            "request's, where it scores by `peak`); in a model without that score above half of the map's range.",
+        ),
     ]
     map_format: Annotated[
         Literal["image", "tensor"], Field(description="The map as a coloured PNG, or as numbers.")

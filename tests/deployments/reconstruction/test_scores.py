@@ -112,6 +112,35 @@ def test_maps_and_masks_are_pictures_of_the_error(plain: Scores) -> None:
     assert picture(output.map)[0, 0].sum() > picture(output.map)[1, 1].sum()
 
 
+RISING = np.arange(64, dtype=np.float32).reshape(1, 8, 8) / 64
+
+
+@pytest.mark.parametrize(
+    ("fields", "cut"),
+    [
+        ({}, 0.05),  # the peak's
+        ({"threshold": 0.7}, 0.05),  # of another score
+        ({"score": "peak"}, 0.05),
+        ({"score": "peak", "threshold": 0.7}, 0.7),
+        ({"score": "peak", "false_discovery_rate": 0.1}, 0.05),
+    ],
+)
+def test_masks_are_cut_at_the_threshold_of_the_maps_maximum(
+    plain: Scores, fields: dict[str, Any], cut: float
+) -> None:
+    request = Score("m", items(FLAT), mask=True, **fields)
+    (output,) = finish(plain, request, [result(score_l1=0.2, score_peak=0.9, error_map=RISING)])
+    assert np.array_equal(picture(output.mask) == 255, RISING[0] > cut)
+
+
+def test_without_that_score_masks_are_cut_at_half_of_the_range(tiny: Path) -> None:
+    of = manifest(tiny, "tiny-ae")
+    own = {"l1": Calibrated([0.1], 0.095)}
+    by = Scores(of, Autoencoding(of), Calibrations(of, own, None))
+    (output,) = finish(by, Score("m", items(FLAT), mask=True), [result(score_l1=0.2, error_map=RISING)])
+    assert np.array_equal(picture(output.mask) == 255, RISING[0] > 0.5)
+
+
 def test_an_unknown_score_is_refused_with_the_known_ones(plain: Scores) -> None:
     error = refused(tasks, plain, Score("m", items(FLAT), score="elbo"))
     assert (error.code, error.param) == ("unknown_score", "score")

@@ -25,9 +25,8 @@ def halver(shape: Shape, opset: int = 18, inside: str = "h") -> onnx.ModelProto:
 
 def joined(shape: Shape, opset: int, *, pictures: bool) -> tuple[Session, list[str]]:
     model = halver(shape, opset)
-    made = join(
-        model, tensor("x", "float32", *shape), tensor("y", "float32", *shape), pictures=pictures, mapped=False
-    )
+    x, y = (tensor(name, "float32", *shape) for name in "xy")
+    made = join(model, x, y, pictures=pictures)
     model.graph.output.extend(
         helper.make_tensor_value_info(each.name, TensorProto.FLOAT, list(each.shape)) for each in made
     )
@@ -66,6 +65,13 @@ def test_rows_do_not_depend_on_their_batch(shape: tuple[int, ...], pictures: boo
             ]
 
 
+def test_the_peak_is_the_maps_maximum() -> None:
+    """Masks are cut at its threshold."""
+    drawn = items(4, 3, 8, 12)
+    found = expected(drawn, drawn / 2, pictures=True)
+    np.testing.assert_allclose(found["error_map"].mean(1).max((1, 2)), found["score.peak"], rtol=1e-6)
+
+
 def test_similarity_is_that_of_the_reference_models() -> None:
     a, b = items(4, 1, 12, 12), np.flip(items(4, 1, 12, 12), 0)
     theirs = StructuralSimilarity(12, 7)(torch.from_numpy(a), torch.from_numpy(b.copy()))
@@ -87,11 +93,18 @@ def test_small_pictures_have_no_window() -> None:
     assert names(("batch", 1, 6, 8), pictures=True) == ("l2", "l1")
 
 
-def test_a_map_that_is_there_is_left_alone() -> None:
-    shape = ("batch", 5)
-    x, y = (tensor(name, "float32", *shape) for name in "xy")
-    made = join(halver(shape), x, y, pictures=False, mapped=True)
-    assert [each.role for each in made] == ["score.l2", "score.l1"]
+def test_a_map_that_is_there_is_left_alone_and_has_the_maximum() -> None:
+    shape = ("batch", 2, 8, 8)
+    model, (x, y) = halver(shape), (tensor(name, "float32", *shape) for name in "xy")
+    made = join(model, x, y, pictures=True, mapped=y)
+    assert [each.role for each in made] == ["score.ssim", "score.l1", "score.l2", "score.peak"]
+    peak = made[-1].name
+    model.graph.output.append(helper.make_tensor_value_info(peak, TensorProto.FLOAT, ["batch"]))
+    drawn = items(3, 2, 8, 8)
+    (found,) = Session(model.SerializeToString()).run({"x": drawn}, [peak])
+    np.testing.assert_allclose(found, (drawn / 2).mean(1).max((1, 2)), rtol=1e-6)
+    right = expected(drawn, drawn / 2, pictures=True, mapped=drawn / 2)
+    np.testing.assert_allclose(found, right["score.peak"], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -104,4 +117,4 @@ def test_a_map_that_is_there_is_left_alone() -> None:
 def test_graphs_that_cannot_be_joined_are_refused(model: onnx.ModelProto, complaint: str) -> None:
     x, y = (tensor(name, "float32", "batch", 5) for name in "xy")
     with pytest.raises(DraftError, match=complaint):
-        join(model, x, y, pictures=False, mapped=False)
+        join(model, x, y, pictures=False)

@@ -1,6 +1,8 @@
 """Calibrating and scoring over HTTP, by real engines over kilobyte packages."""
 
 import asyncio
+import base64
+import io
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from deployments.config import HostConfig
@@ -95,6 +98,26 @@ async def test_f1_with_labels(http: httpx.AsyncClient) -> None:
     made = await calibrate(http, input=ramp(10, 0.45), labels=labels, method="f1", score="peak")
     assert (made["f1"], made["items"], made["anomalies"], made["score"]) == (1.0, 8, 2, "peak")
     assert made["threshold"] == pytest.approx(0.375)
+
+
+async def test_masks_are_cut_where_the_peak_is_calibrated(http: httpx.AsyncClient) -> None:
+    """By its default calibration, and by that of the request, if it scores by it."""
+
+    async def masked(**fields: Any) -> bool:
+        body = await post(http, "anomalies", input=[item(0.3)], **{"return": ["mask"]}, **fields)
+        mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(body["data"][0]["mask"]["image"]))))
+        assert mask.shape == (8, 8)
+        assert mask.min() == mask.max()
+        return bool(mask.all())
+
+    made = await calibrate(http, input=ramp(19), score="peak")
+    assert await masked()  # the package's is below 0.1
+    assert await masked(score="peak")
+    assert not await masked(score="peak", calibration=made["id"])
+    assert await masked(score="peak", threshold=0.2)
+    answer = await http.post(f"{ROUTE}/{made['id']}/default")
+    assert answer.status_code == 200
+    assert not await masked()
 
 
 async def test_the_default_is_used_and_survives_a_restart(store: Path) -> None:
