@@ -36,6 +36,6 @@ def baselines(known: Tensor, images: Tensor) -> Scores:
 
 def best_of(aurocs: Mapping[str, float]) -> tuple[float, str, str]:
     """The best of the baselines' AUROCs, its name, and words with all of them."""
-    best = max(BASELINES, key=lambda name: aurocs[name])
-    words = ", ".join(f"{name} {aurocs[name]:.4f}" for name in BASELINES)
+    best = max(aurocs, key=lambda name: aurocs[name])
+    words = ", ".join(f"{name} {value:.4f}" for name, value in aurocs.items())
     return round(aurocs[best], 4), best, words

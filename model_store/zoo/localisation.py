@@ -3,7 +3,7 @@
 Beside them stand detectors that are fitted to the same images.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -13,10 +13,10 @@ from torch import Tensor
 
 from model_store import ranking
 from model_store.manifest import Measure
-from model_store.zoo.baselines import BASELINES, COMPONENTS, PCA, Scores, baselines, best_of
+from model_store.zoo.baselines import COMPONENTS, PCA, Scores, baselines, best_of
 from model_store.zoo.defects import Floats, Masks, spoil
 from model_store.zoo.fashion_metrics import pca_reconstruction
-from model_store.zoo.scores import Peak
+from model_store.zoo.scores import Peak, highest
 
 Look: TypeAlias = Callable[[Tensor], tuple[Tensor, Scores]]
 """Error maps [count, channels, side, side] and scores of images [count, channels, side, side]."""
@@ -61,9 +61,8 @@ def measures(look: Look, known: Tensor, test: Tensor, data: str) -> dict[str, Me
     maps, scores = look(spoiled)
     by_pca = pca_reconstruction(known, spoiled, COMPONENTS)
     others = Peak(test.shape[-1]).blurred((spoiled - by_pca).abs())
-    return of_maps(maps, others, masks, data) | of_images(
-        scores | baselines(known, spoiled), masks.any((1, 2)), data
-    )
+    whole = baselines(known, spoiled) | {f"{PCA}, maximum of its map": highest(others)}
+    return of_maps(maps, others, masks, data) | of_images(scores, whole, masks.any((1, 2)), data)
 
 
 def of_maps(maps: Tensor, others: Tensor, masks: Masks, data: str) -> dict[str, Measure]:
@@ -83,12 +82,15 @@ def of_maps(maps: Tensor, others: Tensor, masks: Masks, data: str) -> dict[str, 
     return {"defects.pixel_auroc": figure(pixel_auroc), "defects.aupro": figure(aupro)}
 
 
-def of_images(scores: Mapping[str, Tensor], spoiled: NDArray[np.bool_], data: str) -> dict[str, Measure]:
-    """Figures of whole images' scores, those of the baselines among them."""
-    aurocs = {
-        name: ranking.auroc(each.numpy()[~spoiled], each.numpy()[spoiled]) for name, each in scores.items()
-    }
-    baseline, best, others = best_of(aurocs)
+def of_images(scores: Scores, others: Scores, spoiled: NDArray[np.bool_], data: str) -> dict[str, Measure]:
+    """Figures of whole images' scores, beside those of other detectors."""
+
+    def aurocs(of: Scores) -> dict[str, float]:
+        return {
+            name: ranking.auroc(each.numpy()[~spoiled], each.numpy()[spoiled]) for name, each in of.items()
+        }
+
+    baseline, best, words = best_of(aurocs(others))
     return {
         f"defects.auroc.{name}": Measure(
             value=round(value, 4),
@@ -96,8 +98,7 @@ def of_images(scores: Mapping[str, Tensor], spoiled: NDArray[np.bool_], data: st
             data=data,
             baseline=baseline,
             baseline_name=best,
-            note=f"which images have one of these defects ({others})",
+            note=f"which images have one of these defects ({words})",
         )
-        for name, value in aurocs.items()
-        if name not in BASELINES
+        for name, value in aurocs(scores).items()
     }
