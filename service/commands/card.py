@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from model_store.manifest import Manifest, Measure, Quantization, Tensor
+from model_store.manifest import Manifest, Measure, Quantization, Scoring, Tensor
 
 _LAYER: Final = re.compile(r"\.(\d+)\.")  # in the role of a layer's state
 
@@ -38,8 +38,10 @@ def card(manifest: Manifest) -> RenderableType:
         facts.add_row(f"[dim]{key}[/]", plain(value))
     title = f"[bold]{manifest.name}:{manifest.version}[/] {plain(manifest.description)}"
     parts: list[RenderableType] = [title, Padding(facts, (1, 1)), *_graphs(manifest)]
+    if manifest.scoring:
+        parts.append(_scores(manifest.scoring))
     if manifest.quality:
-        parts.append(_quality(manifest))
+        parts += [_quality(manifest), *_notes(manifest)]
     return Group(*parts, _files(manifest))
 
 
@@ -77,11 +79,34 @@ def _tensor(tensor: Tensor) -> tuple[str, str, str]:
     return tensor.dtype, plain(f"[{shape}]"), plain("" if tensor.role == tensor.name else tensor.role)
 
 
+def _scores(scoring: Scoring) -> Table:
+    made = table("score", ">threshold", "quantile of", title="Scores")
+    for name, each in scoring.calibrations.items():
+        draws = f", each the mean of {scoring.samples[name]} draws" if name in scoring.samples else ""
+        default = " (default)" if name == scoring.default else ""
+        made.add_row(
+            plain(name) + default, f"{each.threshold:.4g}", plain(f"{each.quantile:g}: {each.data}{draws}")
+        )
+    return made
+
+
 def _quality(manifest: Manifest) -> Table:
     made = table("figure", ">value", "baseline", "measured on", title="Quality")
     for name, each in manifest.quality.items():
         made.add_row(plain(name), _value(each), _baseline(each), plain(each.data))
     return made
+
+
+def _notes(manifest: Manifest) -> list[RenderableType]:
+    """What is said of figures, once for all of which it is said."""
+    named: dict[str, list[str]] = {}
+    for name, each in manifest.quality.items():
+        if each.note:
+            named.setdefault(each.note, []).append(name)
+    return [
+        Padding(f"[dim]{plain(', '.join(names))}:[/] {plain(note)}", (0, 1, 1, 1))
+        for note, names in named.items()
+    ]
 
 
 def _files(manifest: Manifest) -> Table:

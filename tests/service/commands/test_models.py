@@ -149,6 +149,19 @@ def test_show_tells_what_rounding_cost(tmp_path: Path, quantization: dict[str, A
     assert said in shown.file.getvalue()
 
 
+def test_show_tells_how_scores_are_calibrated_and_figures_measured(tmp_path: Path) -> None:
+    place = packages.autoencoder(tmp_path, variational=True, samples=3)
+    figure = {"value": 0.9, "higher_is_better": True, "data": "test data", "note": "beside 5-NN 0.8"}
+    fields = json.loads((place / "model.json").read_bytes()) | {"quality": {"a": figure, "b": figure}}
+    shown = Console(file=StringIO(), width=120)
+    shown.print(card(Manifest.model_validate_json(json.dumps(fields))))
+    assert isinstance(shown.file, StringIO)
+    text = shown.file.getvalue()
+    assert "l1 (default)" in text
+    assert text.count("each the mean of 3 draws") == 1
+    assert text.count("a, b: beside 5-NN 0.8") == 1
+
+
 def test_show_takes_a_version(sound: Path) -> None:
     assert "tiny-gan:2" in run("show", "tiny-gan", "--store", sound).stdout
     assert "tiny-gan:1" in run("show", "tiny-gan:1", "--store", sound).stdout
