@@ -21,7 +21,14 @@ from service.settings import PREFIX, Settings
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
 _HEADLINES = {
-    "fashion-ae": {"one_class_auroc.ssim": "one-class AUROC", "reconstruction_ssim": "reconstruction SSIM"},
+    "fashion-ae": {
+        "one_class_auroc.fused": "one-class AUROC",
+        "reconstruction_ssim": "reconstruction SSIM",
+        "defects.pixel_auroc": "pixel AUROC of defects",
+    },
+    "textures-ae": {"defects.pixel_auroc": "pixel AUROC of defects", "defects.aupro": "AUPRO"},
+    "fashion-pca": {"one_class_auroc": "one-class AUROC"},
+    "fashion-knn": {"one_class_auroc": "one-class AUROC"},
     "fashion-vae": {"elbo": "ELBO in nats", "feature_distance": "feature distance of its samples"},
     "fashion-gan": {
         "class_accuracy": "class recognised",

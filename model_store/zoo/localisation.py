@@ -61,7 +61,7 @@ def measures(look: Look, known: Tensor, test: Tensor, data: str) -> dict[str, Me
     maps, scores = look(spoiled)
     by_pca = pca_reconstruction(known, spoiled, COMPONENTS)
     others = Peak(test.shape[-1]).blurred((spoiled - by_pca).abs())
-    whole = baselines(known, spoiled) | {f"{PCA}, maximum of its map": highest(others)}
+    whole = baselines(known, spoiled) | {f"maximum of the map of {PCA}": highest(others)}
     return of_maps(maps, others, masks, data) | of_images(scores, whole, masks.any((1, 2)), data)
 
 
