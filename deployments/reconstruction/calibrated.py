@@ -13,6 +13,8 @@ from model_store.calibrations import Latents, Method
 
 Floats: TypeAlias = NDArray[np.floating]
 
+# Errors that should be zero are this little below it, when they are differences of float32.
+_NOTHING: Final = 1e-4
 # Below it a product of a rate and a count is the whole number above: 0.07 * 100 is 7.000000000000001.
 _ROUNDING: Final = 1e-9
 
@@ -41,6 +43,7 @@ class Calibrated:
         # A list, because numpy's search lets go of the interpreter, and the event loop would wait to get it back.
         self.array = np.asarray(scores, np.float64)
         self.scores: list[float] = self.array.tolist()
+        self.signed = bool(self.scores) and self.scores[0] < -_NOTHING
         self.threshold = threshold
         self.id = id_
         self.method = method
@@ -52,13 +55,13 @@ class Calibrated:
         return (1 + above) / (1 + len(self.scores))
 
 
-def normalized(score: float, threshold: float) -> float:
+def normalized(score: float, threshold: float, *, signed: bool = False) -> float:
     """Map a score to [0, 1] with 0.5 at the threshold, never falling.
 
-    s / (s + t) where the threshold is positive, as it is for errors: 0 for no error (a rounding below zero counts as
-    none). A logistic curve around the threshold for scores of any sign.
+    s / (s + t) of errors, whose threshold is positive: 0 for no error (a rounding below zero counts as none). A logistic curve
+    around the threshold for scores of any sign.
     """
-    if threshold > 0:
+    if threshold > 0 and not signed:
         return max(score, 0.0) / (max(score, 0.0) + threshold)
     scale = abs(threshold) or 1.0
     return 1 / (1 + math.exp(-max(-60.0, min(60.0, (score - threshold) / scale))))

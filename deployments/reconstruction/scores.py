@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 _PREFIX: Final = "score."
 _PEAK: Final = "peak"
+_MIDDLE: Final = 0.5
 # Where a level is not said.
 _LEVELS: Final = {"quantile": 0.95, "false_positive_rate": 0.05}
 
@@ -47,12 +48,12 @@ class Scores:
     # -- scoring -----------------------------------------------------------------------------------------------------------
 
     def choose(self, request: Score) -> Chosen:
-        """The score, what it is held against, and where a mask is cut. Raises BadRequest."""
+        """The score, what it is held against, and where a map is cut. Raises BadRequest."""
         if request.threshold is not None and request.false_discovery_rate is not None:
             message = "A false discovery rate takes the place of a threshold."
             raise BadRequest(message, param="false_discovery_rate")
         chosen = self.calibrations.choose(request.score, request.calibration)
-        if not request.mask or _PEAK not in self.calibrations.names:
+        if not (request.map or request.mask) or _PEAK not in self.calibrations.names:
             return chosen
         # The score that is the map's maximum: the mask of what is normal by it is empty.
         if chosen.score != _PEAK:
@@ -101,22 +102,24 @@ class Scores:
         return [
             Output(
                 score=score,
-                normalized=normalized(score, threshold),
+                normalized=normalized(score, threshold, signed=calibrated.signed),
                 p_value=p_value,
                 threshold=threshold,
                 adjusted_p_value=of_batch,
                 is_anomaly=score > threshold if rate is None or of_batch is None else of_batch <= rate,
-                map=self._map(request, result) if request.map else None,
+                map=self._map(request, chosen.cut, result) if request.map else None,
                 mask=encode(_mask(result["error_map"], chosen.cut)) if request.mask else None,
             )
             for score, p_value, of_batch, result in zip(scores, p_values, of_all, results, strict=True)
         ]
 
-    def _map(self, request: Score, result: Result) -> bytes | Array:
+    def _map(self, request: Score, cut: float, result: Result) -> bytes | Array:
         error_map = result["error_map"]
         if request.map_numbers:
             return array_of(error_map.mean(axis=0) if self.auto.items.pictures else error_map)
-        return encode(heat(error_map.mean(axis=0)))
+        # What a mask begins at has the middle of the colours, whatever the model's errors amount to.
+        scale = _MIDDLE / cut if cut > 0 else 1.0
+        return encode(heat(error_map.mean(axis=0) * scale))
 
     # -- calibrating -------------------------------------------------------------------------------------------------------
 

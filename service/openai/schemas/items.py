@@ -132,7 +132,10 @@ class AnomalyRequest(Body):
         ),
     ]
     map_format: Annotated[
-        Literal["image", "tensor"], Field(description="The map as a coloured PNG, or as numbers.")
+        Literal["image", "tensor"],
+        Field(
+            description="The map as a coloured PNG, whose middle colour is where the mask begins, or as numbers."
+        ),
     ] = "image"
     seed: DeterminedSeed = None
 

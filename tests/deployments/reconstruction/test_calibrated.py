@@ -35,15 +35,22 @@ def test_without_normal_scores_everything_is_possible() -> None:
     assert Calibrated(np.empty(0, np.float32), 0.5).p_value(3.0) == 1.0
 
 
-@given(finite)
-def test_at_its_threshold_a_score_is_in_the_middle(threshold: float) -> None:
-    assert normalized(threshold, threshold) == pytest.approx(0.5)
+@given(finite, st.booleans())
+def test_at_its_threshold_a_score_is_in_the_middle(threshold: float, signed: bool) -> None:
+    assert normalized(threshold, threshold, signed=signed) == pytest.approx(0.5)
 
 
-@given(finite, finite, finite)
-def test_a_higher_score_never_looks_more_normal(a: float, b: float, threshold: float) -> None:
-    low, high = sorted((a, b))
-    assert 0 <= normalized(low, threshold) <= normalized(high, threshold) <= 1
+@given(finite, finite, finite, st.booleans())
+def test_a_higher_score_never_looks_more_normal(a: float, b: float, threshold: float, signed: bool) -> None:
+    low, high = (normalized(score, threshold, signed=signed) for score in sorted((a, b)))
+    assert 0 <= low <= high <= 1
+
+
+def test_scores_below_zero_are_told_apart_where_normal_ones_are_there() -> None:
+    assert Calibrated([-2.0, 1.0], 3.0).signed
+    assert not Calibrated([-1e-7, 1.0], 3.0).signed
+    assert not Calibrated([], 3.0).signed
+    assert 0 < normalized(-2, 3.0, signed=True) < normalized(-1, 3.0, signed=True) < 0.5
 
 
 def test_an_error_rounded_below_zero_is_no_error() -> None:

@@ -9,6 +9,7 @@ from PIL import Image as Pillow
 from deployments.errors import BadRequest
 from deployments.messages import Array, Calibrate, Item, Output, Score, TensorItem
 from deployments.oneshot import Result, Task
+from deployments.pictures import encode, heat
 from deployments.reconstruction.calibrated import Calibrated
 from deployments.reconstruction.calibrations import Calibrations
 from deployments.reconstruction.scores import Scores
@@ -131,6 +132,15 @@ def test_masks_are_cut_at_the_threshold_of_the_maps_maximum(
     request = Score("m", items(FLAT), mask=True, **fields)
     (output,) = finish(plain, request, [result(score_l1=0.2, score_peak=0.9, error_map=RISING)])
     assert np.array_equal(picture(output.mask) == 255, RISING[0] > cut)
+
+
+@pytest.mark.parametrize(("threshold", "scale"), [(None, 10.0), (0.25, 2.0), (0.0, 1.0)])
+def test_maps_have_the_middle_colour_where_masks_begin(
+    plain: Scores, threshold: float | None, scale: float
+) -> None:
+    request = Score("m", items(FLAT), map=True, score="peak", threshold=threshold)
+    (output,) = finish(plain, request, [result(score_peak=0.9, error_map=RISING / 16)])
+    assert np.array_equal(picture(output.map), picture(encode(heat(RISING[0] / 16 * scale))))
 
 
 def test_without_that_score_masks_are_cut_at_half_of_the_range(tiny: Path) -> None:
