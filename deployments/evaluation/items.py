@@ -15,11 +15,12 @@ from deployments.evaluation.regions import defective, localisation
 from deployments.evaluation.shown import Found, Grid, Progress, tile
 from deployments.evaluation.speed import speed
 from deployments.pictures import heat
+from deployments.randomness import stream
 from model_store.device import Device
 from model_store.feeds import feeds
 from model_store.manifest import Graph, Manifest
 from model_store.package import Package
-from model_store.session import open_graph
+from model_store.session import Session, open_graph
 
 Outputs: TypeAlias = dict[str, NDArray[np.float32]]  # by role
 
@@ -78,10 +79,31 @@ def _run(
             parts[role].append(array)
         progress(f"Running {name}", min(start + _BATCH, len(values)), len(values))
     outputs = {role: np.concatenate(each) for role, each in parts.items()}
+    scoring = package.manifest.scoring
+    for score, count in scoring.samples.items() if scoring else ():
+        role = _PREFIX + score
+        if role in outputs:
+            outputs[role] = _over_draws(session, graph, names[role], count, values)
     for role, array in outputs.items():
         if not np.isfinite(array).all():
             raise EvaluationError(f"the model has no finite {role} for some of the items")
     return outputs
+
+
+def _over_draws(
+    session: Session, graph: Graph, score: str, count: int, values: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The mean of a score [items] over draws of `noise`: those of one request of all items that has no seed."""
+    noise = next(each for each in graph.inputs if each.role == "noise")
+    size = (count, int(noise.shape[-1]))
+    parts = []
+    for start in range(0, len(values), _BATCH):
+        batch = feeds(graph.inputs, values[start : start + _BATCH])
+        places = range(start, min(start + _BATCH, len(values)))
+        drawn = [stream(0, place).standard_normal(size, dtype=np.float32) for place in places]
+        each = [session.run(batch | {noise.name: some}, [score])[0] for some in np.stack(drawn, axis=1)]
+        parts.append(np.mean(each, axis=0))
+    return np.concatenate(parts)
 
 
 def evaluate_items(package: Package, items: Items, key: str, device: Device, progress: Progress) -> Found:

@@ -130,8 +130,8 @@ def _expected(
         mapped = arrays[by_role["error_map"].name]
         return {SCORE: mapped.reshape(len(mapped), -1).max(1)}
     item, made = (arrays[by_role[role].name] for role in ("input", "reconstruction"))
-    mapped = arrays[by_role["error_map"].name] if "error_map" in by_role else None
-    return redrawn.expected(item, made, pictures=pictures, mapped=mapped)
+    drawn = arrays[by_role["error_map"].name] if "error_map" in by_role else None
+    return redrawn.expected(item, made, pictures=pictures, mapped=drawn)
 
 
 def _reshaped(model: onnx.ModelProto, outputs: Sequence[Tensor]) -> list[Tensor]:

@@ -62,7 +62,7 @@ def measures(look: Look, known: Tensor, test: Tensor, data: str) -> dict[str, Me
     by_pca = pca_reconstruction(known, spoiled, COMPONENTS)
     others = Peak(test.shape[-1]).blurred((spoiled - by_pca).abs())
     whole = baselines(known, spoiled) | {f"maximum of the map of {PCA}": highest(others)}
-    return of_maps(maps, others, masks, data) | of_images(scores, whole, masks.any((1, 2)), data)
+    return of_maps(maps, others, masks, data) | of_images(scores, whole, masks, data)
 
 
 def of_maps(maps: Tensor, others: Tensor, masks: Masks, data: str) -> dict[str, Measure]:
@@ -82,8 +82,9 @@ def of_maps(maps: Tensor, others: Tensor, masks: Masks, data: str) -> dict[str, 
     return {"defects.pixel_auroc": figure(pixel_auroc), "defects.aupro": figure(aupro)}
 
 
-def of_images(scores: Scores, others: Scores, spoiled: NDArray[np.bool_], data: str) -> dict[str, Measure]:
+def of_images(scores: Scores, others: Scores, masks: Masks, data: str) -> dict[str, Measure]:
     """Figures of whole images' scores, beside those of other detectors."""
+    spoiled = masks.any((1, 2))
 
     def aurocs(of: Scores) -> dict[str, float]:
         return {

@@ -2,15 +2,23 @@
 
 import json
 import math
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
+from deployments.config import HostConfig
 from deployments.evaluation.errors import EvaluationError
 from deployments.evaluation.evaluate import Plan, evaluate
+from deployments.evaluation.items import run_items
 from deployments.evaluation.record import Evaluation
 from deployments.evaluation.shown import Found
+from deployments.messages import Score, TensorItem
+from deployments.metrics import Metrics
+from deployments.studio import open_studio
+from model_store.device import Device
 from model_store.store import Store
 from tests import edits, flows, packages
 
@@ -64,6 +72,23 @@ def test_an_autoencoder_with_labels_and_masks(store: Store, items: Path) -> None
     assert all(each.png.startswith(b"\x89PNG") for grid in found.grids for each in grid.tiles)
     assert record.data.groups == {"anomaly": 10, "good": 30}
     assert record.model.name == "tiny-ae"
+
+
+async def test_a_score_of_several_draws_is_the_one_that_is_served(tmp_path: Path) -> None:
+    packages.autoencoder(tmp_path, name="tiny-vae", variational=True, samples=3)
+    package, values = (
+        Store(tmp_path).open("tiny-vae"),
+        np.random.default_rng(0).random((40, 1, 8, 8), np.float32),
+    )
+    found = run_items(package, values, ["score.l1", "score.peak"], Device("cpu"), lambda *_: None)
+    config = HostConfig(store=str(tmp_path), threads=1)
+    with closing(open_studio(config, Metrics(CollectorRegistry()))) as studio:
+        items = tuple(TensorItem(each.ravel().tolist()) for each in values)
+        served = [await studio.call(Score("tiny-vae", items, score=name)) for name in ("l1", "peak")]
+    for name, reply in zip(("l1", "peak"), served, strict=True):
+        np.testing.assert_allclose(
+            found[f"score.{name}"], [each.score or 0.0 for each in reply.outputs], rtol=1e-6
+        )
 
 
 def test_without_labels_there_are_alarms(store: Store, items: Path, tmp_path: Path) -> None:

@@ -104,7 +104,8 @@ async def test_masks_are_cut_where_the_peak_is_calibrated(http: httpx.AsyncClien
     """By its default calibration, and by that of the request, if it scores by it."""
 
     async def masked(**fields: Any) -> bool:
-        body = await post(http, "anomalies", input=[item(0.3)], **{"return": ["mask"]}, **fields)
+        asked: dict[str, Any] = {"input": [item(0.3)], "return": ["mask"], **fields}
+        body = await post(http, "anomalies", **asked)
         mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(body["data"][0]["mask"]["image"]))))
         assert mask.shape == (8, 8)
         assert mask.min() == mask.max()
