@@ -23,7 +23,7 @@ MOST: Final = 30.0
 """Nats that one measure says at most."""
 
 _FLOOR: Final = 0.05  # of a measure's own deviation, which its tail is taken to be wide at least
-_NOISE: Final = 0.02  # deviations of a window, below which shapes are the same
+_NOISE: Final = 0.02  # deviations of a window, by which shapes that are the same differ
 _NOWHERE: Final = 1e6
 
 
@@ -62,7 +62,8 @@ class Autoencoder(nn.Module):
             nn.Conv1d(config.latent, config.width, 1), nn.GELU(), nn.Conv1d(config.width, 2, 1)
         )
         self.tail = Tail(config.window - 1)
-        self.shapes = Tail(len(self._references()))
+        # By rounding alone, what repeats exactly would differ by many widths of its tail.
+        self.shapes = Tail(len(self._references()), least=_NOISE * math.sqrt(config.shape))
         # As it is stored: in a graph the numbers it comes of would take eight times as much.
         places, every = torch.tensor(self._references()), torch.arange(config.window - config.shape + 1)
         apart = (places[:, None] - every).abs() >= config.shape
@@ -163,20 +164,22 @@ class Autoencoder(nn.Module):
         squares = lengths.index_select(2, places).movedim(1, 2) + lengths - 2 * own @ shapes
         apart = torch.where(others & whole, squares.clamp_min(0.0), _NOWHERE).amin(2)
         there = whole[:, 0].index_select(1, places) & (apart < _NOWHERE)
-        return (apart + size * _NOISE**2).sqrt(), there.to(values.dtype)
+        return apart.sqrt(), there.to(values.dtype)
 
 
 class Tail(nn.Module):
     """How improbable the last of a row of values is by an exponential tail of those before it, in nats.
 
+    The tail is `least` wide at least, and a share of their deviation: what repeats itself exactly has none of its own.
     What depends on their number alone is looked up: a logarithm's last bit depends on how many are taken at once.
     """
 
     sizes: Tensor  # [before + 1]: how many make the tail
     odds: Tensor  # [before + 1]: minus the logarithm of that share
 
-    def __init__(self, before: int) -> None:
+    def __init__(self, before: int, least: float = 1e-6) -> None:
         super().__init__()
+        self.least = least
         self.most = max(math.floor(before * SHARE), LEAST)
         counts = torch.arange(before + 1.0)
         sizes = (counts * SHARE).floor().clamp(float(LEAST), float(self.most))
@@ -194,7 +197,7 @@ class Tail(nn.Module):
         place = torch.arange(self.most + 1, dtype=values.dtype)
         inside = (place < size.unsqueeze(1)).to(values.dtype)
         start = total(top * (place == size.unsqueeze(1)).to(values.dtype))
-        width = total(top * inside) / size - start + _FLOOR * deviation + 1e-6
+        width = total(top * inside) / size - start + _FLOOR * deviation + self.least
         nats = (values[:, -1] - start) / width + self.odds[count.long()]
         judged = (count >= fewest) & (known[:, -1] > 0)
         return torch.where(judged, nats.clamp(0.0, MOST), 0.0)

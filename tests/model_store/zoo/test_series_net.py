@@ -1,11 +1,13 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from model_store.zoo import series_ae
 from model_store.zoo.series_net import MOST, Autoencoder, Config, Tail
 
 TINY = Config(window=96, past=8, shape=6, apart=8, width=8, latent=4)
@@ -140,3 +142,40 @@ def test_a_tail_says_so_much_at_most() -> None:
     values = torch.randn(1, 60)
     values[:, -1] = 1e9
     assert Tail(59)(values, torch.ones_like(values)).item() == MOST
+
+
+STEPS = np.arange(400.0)
+REGULAR = {
+    "constant": np.full(400, 7.0),
+    "line": 0.1 * STEPS,
+    "sine": 1000 + 50 * np.sin(STEPS / 10),
+    "tiny sine": 1 + 1e-6 * np.sin(STEPS / 10),
+    "sawtooth": STEPS % 25,
+    "triangle": np.abs(STEPS % 40 - 20),
+    "square": STEPS // 10 % 2,
+}
+
+
+@pytest.mark.parametrize("name", REGULAR)
+def test_what_only_repeats_itself_is_not_strange(model: Autoencoder, name: str) -> None:
+    """Rounding alone makes no step as strange as what it was rounded from is regular."""
+    found = series_ae.scores(model, REGULAR[name], block=32)["strangeness"]
+    assert found[TINY.window :].max() < 0.5 * MOST
+
+
+@pytest.mark.parametrize("name", REGULAR)
+def test_what_does_not_repeat_itself_is(model: Autoencoder, name: str) -> None:
+    values = REGULAR[name].copy()
+    values[300] += 7 * (values.std() or 1.0)
+    found = series_ae.scores(model, values, block=32)["strangeness"]
+    assert found.argmax() == 300
+    assert found[300] > MOST
+    assert found[TINY.window : 300].max() < 0.5 * MOST
+
+
+def test_a_tail_is_so_wide_at_least() -> None:
+    values = torch.zeros(2, 60)
+    values[:, -1] = torch.tensor([0.1, 0.5])
+    near, far = Tail(59, least=0.1)(values, torch.ones_like(values)).tolist()
+    assert near == pytest.approx(1 + math.log(59 / 3), rel=1e-4)
+    assert far == pytest.approx(5 + math.log(59 / 3), rel=1e-4)
