@@ -23,7 +23,7 @@ from deployments.config import load as load_config
 from model_store.errors import PackageError, PackageNotFound
 from model_store.manifest import READERS, Manifest
 from model_store.store import Package, Store, shipped
-from model_store.tabling import Category, Feature
+from model_store.tabling import Category, Feature, Series
 from service.local import Local, StartError, check_port, cores
 from service.settings import Settings, SettingsError, load
 
@@ -187,6 +187,7 @@ _ROUTES: Final = {  # what shows best what a model does comes first
     "edit_image": "/v1/images/edits",
 }
 _LINE_TOKENS: Final = 120
+_STEPS: Final = 24
 _TEXTS: Final[dict[str, dict[str, object]]] = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "list all files"}], "seed": 7},
     "/v1/completions": {"prompt": "To be, or not", "max_tokens": _LINE_TOKENS, "temperature": 0.8, "seed": 7},
@@ -246,14 +247,13 @@ def takes_class(manifest: Manifest) -> bool:
 
 
 def _item(manifest: Manifest) -> dict[str, object]:
-    """Something no model was trained on: a slope from black to white, means, zeros."""
+    """Something no model was trained on: a slope from black to white, means, a saw that ends high, zeros."""
     image = manifest.image
     if manifest.table:
         row = {each.name: _usual(each) for each in manifest.table.features}
         return {"features": row}
     if manifest.series:
-        step = [each.mean for each in manifest.series.channels]
-        return {"series": [step] * manifest.series.window}
+        return {"series": _saw(manifest.series)}
     if image is None:
         graph = next(manifest.graphs[name] for name in READERS if name in manifest.graphs)
         shape = [size for size in graph.inputs[0].shape[1:] if isinstance(size, int)]
@@ -265,7 +265,26 @@ def _item(manifest: Manifest) -> dict[str, object]:
 
 
 def _usual(feature: Feature) -> float | str:
-    return feature.categories[0] if isinstance(feature, Category) else feature.mean
+    if isinstance(feature, Category):
+        return feature.categories[0]
+    least = -math.inf if feature.minimum is None else feature.minimum
+    most = math.inf if feature.maximum is None else feature.maximum
+    return min(max(_short(feature.mean, feature.deviation), least), most)
+
+
+def _saw(series: Series) -> list[object]:
+    """Steps between the mean and a deviation above it, the last one nine; as many as there is room for in a line."""
+    count = series.window if series.padding == "none" else min(series.window, _STEPS)
+    ups = [float(step % 2) for step in range(count - 1)] + [9.0]
+    steps = [
+        [_short(each.mean + up * each.deviation, each.deviation) for each in series.channels] for up in ups
+    ]
+    return [step[0] for step in steps] if len(series.channels) == 1 else [*steps]
+
+
+def _short(value: float, deviation: float) -> float:
+    """No more digits than a thousandth of the deviation has."""
+    return round(value, 3 - math.floor(math.log10(deviation)))
 
 
 def _wait(console: Console) -> None:

@@ -71,7 +71,28 @@ def test_items_of_the_lines_are_read_by_their_models(store: Store) -> None:
     lines = examples(URL, {name: store.manifest(name) for name in ("tiny-table", "tiny-series")})
     table, series = (json.loads(line.split("-d '")[1][:-1])["input"][0] for line in lines)
     assert table == {"features": {"age": 40, "income": 1000, "colour": "red"}}
-    assert series == {"series": [[0.0]] * 4}
+    assert series == {"series": [0.0, 1.0, 0.0, 9.0]}
+
+
+def test_numbers_of_the_lines_have_few_digits(store: Store) -> None:
+    manifest = store.manifest("tiny-table")
+    assert manifest.table is not None
+    age, income, _ = manifest.table.features
+    age = age.model_copy(update={"mean": 0.3788601756, "deviation": 0.0344})
+    income = income.model_copy(update={"mean": 0.00049, "deviation": 1.0, "minimum": 0.00049})
+    table = manifest.table.model_copy(update={"features": (age, income)})
+    [line] = examples(URL, {"tiny-table": manifest.model_copy(update={"table": table})})
+    assert '{"age":0.37886,"income":0.00049}' in line
+
+
+def test_a_long_window_makes_no_long_line(store: Store) -> None:
+    manifest = store.manifest("tiny-series")
+    assert manifest.series is not None
+    channels = (manifest.series.channels[0].model_copy(update={"mean": 50.0, "deviation": 2.0}),) * 2
+    series = manifest.series.model_copy(update={"window": 3072, "channels": channels})
+    [line] = examples(URL, {"tiny-series": manifest.model_copy(update={"series": series})})
+    steps = json.loads(shlex.split(line)[-1])["input"][0]["series"]
+    assert steps == [[50.0, 50.0], [52.0, 52.0]] * 11 + [[50.0, 50.0], [68.0, 68.0]]
 
 
 def test_a_model_of_which_nothing_can_be_asked_is_listed(store: Store) -> None:
