@@ -363,5 +363,5 @@ def _limits(manifest: Manifest) -> dict[str, object]:
     if manifest.table:
         limits["features"] = described(manifest.table)
     if manifest.series:
-        limits["series"] = manifest.series.model_dump(mode="json", exclude={"alarms"})
+        limits["series"] = manifest.series.model_dump(mode="json")
     return limits

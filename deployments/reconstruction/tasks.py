@@ -25,13 +25,15 @@ from deployments.messages import (
 from deployments.oneshot import Result, Task
 from deployments.pictures import MAX_PIXELS, encode, heat
 from deployments.randomness import stream
-from model_store.manifest import READERS, Graph, Manifest, Tensor
+from model_store.manifest import READERS, Graph, Manifest, Scoring, Tensor
 
 Floats: TypeAlias = NDArray[np.float32]
 T = TypeVar("T")
 
 _DECODE: Final = "decode"
 _PREFIX: Final = "score."
+# Scores that say how far a reconstruction is off. Others may be negative.
+_ERRORS: Final = ("ssim", "l1", "l2", "peak")
 
 
 class _Reader:
@@ -71,15 +73,28 @@ class Autoencoding:
         self._maps = not (manifest.table or manifest.series) and any(
             "error_map" in reader.outputs for reader in self._readers.values()
         )
-        scoring = manifest.scoring
-        error = scoring.default if scoring and scoring.default not in scoring.samples else ""
-        redrawn = [r for r in self._readers.values() if {"reconstruction", _PREFIX + error} <= r.outputs]
-        self._error = error if redrawn else None
+        self._error = self._error_of(manifest.scoring)
 
     @classmethod
     def serves(cls, manifest: Manifest) -> bool:
         """Whether the model has any graph for this."""
         return not manifest.graphs.keys().isdisjoint((*READERS, _DECODE))
+
+    def _error_of(self, scoring: Scoring | None) -> str | None:
+        """The score that comes with a reconstruction: the default one, if it is an error."""
+        if scoring is None:
+            return None
+        redrawing = [each.outputs for each in self._readers.values() if "reconstruction" in each.outputs]
+        return next(
+            (
+                name
+                for name in (scoring.default, *_ERRORS)
+                if name in _ERRORS
+                and name in scoring.calibrations.keys() - scoring.samples.keys()
+                and any(_PREFIX + name in outputs for outputs in redrawing)
+            ),
+            None,
+        )
 
     @property
     def reads(self) -> bool:

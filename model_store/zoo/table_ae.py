@@ -318,7 +318,7 @@ def draft(trained: Trained, data: Path, work: Path, progress: Progress, recipe: 
         name=NAME,
         task="reconstruction",
         family="autoencoder",
-        capabilities=("reconstruct", "score", "impute", "encode", "decode", "interpolate"),
+        capabilities=("reconstruct", "score", "impute", "encode", "embed", "decode", "interpolate"),
         description=DESCRIPTION,
         licence="Apache-2.0",
         provenance=_provenance(trained.model, recipe),

@@ -212,7 +212,7 @@ class ItemUsage(Wire):
 
 
 class Reconstruction(Wire):
-    """One item's reconstruction. `error` is null where the model has no score for it."""
+    """One item's reconstruction. `error` is the score that says how far it is off: `ssim`, `l1`, `l2` or `peak`; null without one."""
 
     index: int
     object: Literal["reconstruction"]

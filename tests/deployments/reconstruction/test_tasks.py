@@ -21,7 +21,7 @@ from deployments.messages import (
 from deployments.oneshot import Result, Task
 from deployments.pictures import decode, encode
 from deployments.reconstruction.tasks import Autoencoding
-from model_store.manifest import Manifest
+from model_store.manifest import Manifest, Scoring
 from model_store.store import Store
 
 FLAT = [0.25] * 64
@@ -102,6 +102,20 @@ def test_a_model_without_scores_reconstructs_without_an_error(tiny: Path) -> Non
     request = Reconstruct("m", items(FLAT))
     assert auto.reconstruct(request)[0].outputs == ("reconstruction",)
     assert auto.reconstructed(request, [result()])[0].error is None
+
+
+def test_only_an_error_is_told_as_one(tiny: Path) -> None:
+    """A density may be negative, and is no error; another score of the graph may be one."""
+    own = manifest(tiny, "tiny-ae")
+    assert own.scoring is not None
+    calibrations = {"density": next(iter(own.scoring.calibrations.values())), **own.scoring.calibrations}
+    dense = Scoring(default="density", calibrations=calibrations)
+    request = Reconstruct("m", items(FLAT))
+    [task] = Autoencoding(manifest(tiny, "tiny-ae", scoring=dense)).reconstruct(request)
+    assert task.outputs == ("reconstruction", "score.l1")
+    only = Scoring(default="density", calibrations={"density": calibrations["density"]})
+    [task] = Autoencoding(manifest(tiny, "tiny-ae", scoring=only)).reconstruct(request)
+    assert task.outputs == ("reconstruction",)
 
 
 def test_a_model_of_tensors_has_no_maps(tensors_only: Autoencoding) -> None:
