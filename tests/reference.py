@@ -57,6 +57,16 @@ _HEADLINES = {
         "upscale_psnr": "of 16x16 enlarged",
         "denoise_psnr": "of noise removed",
     },
+    "table-ae": {
+        "auroc.density": "AUROC",
+        "adbench_auroc.density": "mean of its recipe over 20 sets",
+        "imputation_error.30": "error with 30 % missing",
+    },
+    "series-ae": {
+        "nab.standard": "NAB score",
+        "nab.reward_low_FP_rate": "few false alarms",
+        "nab.reward_low_FN_rate": "few misses",
+    },
     "shakespeare-lstm": {"nats_per_char": "nats per character"},
     "shakespeare-gpt": {"nats_per_char": "nats per character"},
     "tldr-gpt": {"exact_match": "exactly the right command", "chrf": "chrF"},
