@@ -2,7 +2,7 @@
 
 The noise of the latent is an input of the graph: zeros give the mean. Convolutions from end to end, so an image's bytes do
 not depend on the batch it is in. Knows no serving. `train()` takes about 5 minutes on one core: an ELBO of -242 nats per test
-image, and drawn images at a feature distance of 43 (fashion-gan: 3.3).
+image, drawn images at a feature distance of 43 (fashion-gan: 3.3), synthetic defects found with a pixel AUROC of 0.945 and an AUPRO of 0.809.
 """
 
 from dataclasses import dataclass
