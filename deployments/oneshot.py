@@ -162,12 +162,13 @@ class _Batches:
         return tuple(task.feeds[role].shape[place] for role, place in self._varying.values())
 
     def most(self, sizes: Sizes) -> int:
-        """Rows in one run: where they vary in shape, no more than fit into memory that is kept for each shape."""
+        """Rows in one run: what the graph says, and where they vary in shape, what fits into memory kept for each shape."""
+        most = self._graph.rows or sys.maxsize
         if not self._varying:
-            return sys.maxsize
+            return most
         known = dict(zip(self._varying, sizes, strict=True))
         tensors = (*self._graph.inputs, *self._graph.outputs)
-        return max(1, _NUMBERS // max(math.prod(_shape(each.shape, known)) for each in tensors))
+        return min(most, max(1, _NUMBERS // max(math.prod(_shape(each.shape, known)) for each in tensors)))
 
     def run(self, tasks: Sequence[Task], size: int, sizes: Sizes) -> list[Result]:
         """Results in order. Rows of padding compute on what the last run left there."""

@@ -70,12 +70,16 @@ class Golden(Part):
 
 
 class Graph(Part):
-    """One ONNX graph with its signature."""
+    """One ONNX graph with its signature.
+
+    `rows` go into one run at most, of a graph that answers in one step: where more are no faster, they only take memory.
+    """
 
     file: RelativePath
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     golden: Golden
+    rows: Positive | None = None
 
 
 class State(Part):

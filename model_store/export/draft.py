@@ -115,6 +115,7 @@ class GraphDraft:
     source: Path | None = None
     stored: Literal["float32", "float16"] = "float32"
     pair: Pair | None = None
+    rows: int | None = None  # in one run at most
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,9 @@ def _add_graph(folder: Path, name: str, graph: GraphDraft, run: TorchRun) -> Gra
     shutil.copyfile(graph_process.outputs_file(run.folder, 0), folder / paths["outputs"])
     rtol, atol = run.tolerance
     golden = Golden(inputs=paths["inputs"], outputs=paths["outputs"], rtol=rtol, atol=atol)
-    return Graph(file=paths["file"], inputs=graph.inputs, outputs=graph.outputs, golden=golden)
+    return Graph(
+        file=paths["file"], inputs=graph.inputs, outputs=graph.outputs, golden=golden, rows=graph.rows
+    )
 
 
 def _fields(draft: Draft, number: str) -> dict[str, Any]:

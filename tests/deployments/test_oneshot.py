@@ -26,11 +26,14 @@ from tests.graphs import Sketch, build
 class Bench:
     """A one-step program and an engine whose steps the test takes."""
 
-    def __init__(self, store: Path, name: str, max_batch: int) -> None:
+    def __init__(self, store: Path, name: str, max_batch: int, rows: int | None = None) -> None:
         package = Store(str(store)).open(name)
         self.registry = CollectorRegistry()
         metrics = Metrics(self.registry)
-        graphs = {key: (graph, open_graph(package, key)) for key, graph in package.manifest.graphs.items()}
+        graphs = {
+            key: (graph.model_copy(update={"rows": rows}), open_graph(package, key))
+            for key, graph in package.manifest.graphs.items()
+        }
         self.engine: Engine[Task, Done] = Engine(
             name, OneShot(name, graphs, metrics, max_batch=max_batch), metrics, max_waiting=2000
         )
@@ -299,6 +302,16 @@ async def test_a_row_that_fails_takes_no_others_with_it(fragile: Bench, bad: set
                 await ticket.next()
         else:
             assert float((await ticket.next())[1]["latent"][0]) == 2 + place % 2
+
+
+async def test_a_graph_may_take_a_few_rows_at_a_time(tiny: Path) -> None:
+    model = Bench(tiny, "tiny-ae", 16, rows=3)
+    whole = [decode(k / 8, k) for k in range(8)]
+    [found] = await model.run(whole)
+    [expected] = await Bench(tiny, "tiny-ae", 16).run(whole)
+    assert all(np.array_equal(a["output"], b["output"]) for a, b in zip(found, expected, strict=True))
+    assert model.value("batch_rows_count", "decode") == 3
+    assert model.value("batch_rows_sum", "decode") == 8
 
 
 def test_an_output_that_varies_by_itself_is_refused_when_it_is_loaded(tiny: Path) -> None:
