@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from model_store.manifest import Manifest, Measure, Quantization, Scoring, Tensor
+from model_store.tabling import Category, Channel, Feature, Number, Series
 
 _LAYER: Final = re.compile(r"\.(\d+)\.")  # in the role of a layer's state
 
@@ -31,6 +32,10 @@ def card(manifest: Manifest) -> RenderableType:
         about["rounded"] = _rounded(manifest.quantization)
     if manifest.text and manifest.text.adapters:
         about["adapters"] = ", ".join(f"{manifest.name}:{each}" for each in manifest.text.adapters)
+    if manifest.table:
+        about["features"] = ", ".join(map(_feature, manifest.table.features))
+    if manifest.series:
+        about["series"] = _series(manifest.series)
     facts = Table.grid(padding=(0, 2, 0, 0))
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
@@ -151,6 +156,26 @@ def _pairs(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
+def _feature(each: Feature) -> str:
+    if isinstance(each, Category):
+        return f"{each.name} ({', '.join(each.categories)}{', or another' * each.unknown})"
+    ends = [f"{end:g}" for end in (each.minimum, each.maximum) if end is not None]
+    held = (
+        f" ({'at least ' * (each.maximum is None)}{'at most ' * (each.minimum is None)}{' to '.join(ends)})"
+    )
+    return f"{_named(each)}{held if ends else ''}"
+
+
+def _named(each: Number | Channel) -> str:
+    return f"{each.name} in {each.unit}" if each.unit else each.name
+
+
+def _series(series: Series) -> str:
+    channels = ", ".join(map(_named, series.channels))
+    hop = "each step" if series.hop == 1 else f"every {series.hop:,} steps"
+    return f"{channels}; a window of {count(series.window, 'step')} for {hop}"
+
+
 def _rounded(found: Quantization) -> str:
     blocks = f" in blocks of {found.block}" if found.block else ""
     cost = f"1 - cosine {found.cosine_distance:.2g}" if found.kl is None else f"KL {found.kl:.2g}"
@@ -164,4 +189,4 @@ def size(manifest: Manifest) -> str:
 
 def count(number: int, noun: str) -> str:
     """A number with its noun."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -16,9 +16,10 @@ from typer.testing import CliRunner, Result
 from model_store.manifest import Manifest
 from model_store.seal import seal
 from model_store.store import Store
+from model_store.tabling import Number, Table
 from service.commands.card import card
 from service.commands.models import app
-from tests import packages
+from tests import packages, records
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,32 @@ def test_show_tells_of_one_layers_state(tmp_path: Path) -> None:
     assert isinstance(shown.file, StringIO)
     assert shown.file.getvalue().count("in each layer") == 4
     assert "later" not in shown.file.getvalue()
+
+
+def test_show_tells_of_features_and_windows(tmp_path: Path) -> None:
+    records.table(tmp_path, unknown=True)
+    records.series(tmp_path, window=1024, hop=2)
+    records.series(tmp_path, name="each-step")
+    said, cut, other = (
+        " ".join(run("show", name, "--store", tmp_path).stdout.split())
+        for name in ("tiny-table", "tiny-series", "each-step")
+    )
+    assert "age in years (0 to 120), income, colour (red, green, blue, or another)" in said
+    assert "series channel 0; a window of 1,024 steps for every 2 steps" in cut
+    assert "a window of 4 steps for each step" in other
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [({"minimum": 1.5}, "age (at least 1.5)"), ({"maximum": 2}, "age (at most 2)"), ({}, "age")],
+)
+def test_show_tells_of_one_end(tmp_path: Path, ends: dict[str, float], said: str) -> None:
+    manifest = Manifest.model_validate_json((records.table(tmp_path) / "model.json").read_bytes())
+    features = (Number(kind="number", name="age", **ends),)  # type: ignore[arg-type]
+    shown = Console(file=StringIO(), width=100)
+    shown.print(card(manifest.model_copy(update={"table": Table(features=features)})))
+    assert isinstance(shown.file, StringIO)
+    assert f"features    {said} " in shown.file.getvalue()
 
 
 def test_show_names_adapters_as_requests_do(tmp_path: Path) -> None:
