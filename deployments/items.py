@@ -45,7 +45,8 @@ def tensor(item: TensorItem, wanted: tuple[int, ...], param: str) -> Array:
     given = nested if item.shape is None else item.shape
     if item.shape is not None and len(nested) > 1 and item.shape != nested:
         raise BadRequest(f"The data is nested as {list(nested)}.", param=f"{param}.shape")
-    if (item.shape is not None or len(given) > 1) and _squeezed(given) != _squeezed(wanted):
+    shaped = item.shape is not None or len(given) > 1
+    if shaped and given != wanted and _squeezed(given) != _squeezed(wanted):
         raise BadRequest(f"The model takes shape {list(wanted)}, not {list(given)}.", param=f"{param}.shape")
     if array.size != math.prod(wanted):
         raise BadRequest(

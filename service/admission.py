@@ -25,7 +25,7 @@ MAX_CONTAINERS: Final = 1 << 18
 NAMED_BYTES: Final = 65_536
 
 # Looking for so many marks takes as long as counting them all.
-_RARE: Final = 32
+_RARE: Final = 128
 _CONTAINERS: Final = (dict, list)
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
