@@ -245,6 +245,23 @@ async def test_rows_of_like_shapes_share_a_run(tmp_path: Path) -> None:
     assert (bench.value("batch_rows_count", "edit"), bench.value("batch_rows_sum", "edit")) == (3, 5)
 
 
+@pytest.mark.parametrize(("side", "together"), [(8, True), (32, False)])
+async def test_only_small_rows_are_kept_by_their_neighbours(
+    tmp_path: Path, side: int, together: bool
+) -> None:
+    editor(tmp_path)
+    feeds = {
+        "input": np.full((3, side, side), 0.5, np.float32),
+        "task": np.array(0),
+        "mask": np.zeros((1, side, side), np.float32),
+    }
+    row = [Task("edit", feeds, ("output",))]
+    (one,), (other,) = await Bench(tmp_path, "tiny-edit", 8).run(row, row)
+    assert (one["output"].base is not None) is together
+    assert one["output"].base is other["output"].base
+    assert (one["output"] == other["output"]).all()
+
+
 async def test_memory_of_few_shapes_is_kept(tmp_path: Path) -> None:
     editor(tmp_path)
     bench = Bench(tmp_path, "tiny-edit", 1)
