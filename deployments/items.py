@@ -16,9 +16,13 @@ from model_store.imaging import Image
 from model_store.session import Array
 
 Floats: TypeAlias = NDArray[np.float32]
+Doubles: TypeAlias = NDArray[np.float64]
 
 _FLOAT_BYTES: Final = 4
 _MOST_DIMENSIONS: Final = 16
+# Numbers.
+_HELD: Final = 500
+_FEW: Final = 16 * _HELD
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +63,30 @@ def _squeezed(shape: tuple[int, ...]) -> list[int]:
     return [size for size in shape if size != 1]
 
 
-def _numbers(data: Numbers | Floats, param: str) -> tuple[Floats, tuple[int, ...]]:
+def _numbers(data: Numbers | Doubles, param: str) -> tuple[Floats, tuple[int, ...]]:
     """Flat float32 numbers, and how they were nested. Raises BadRequest for anything but finite numbers."""
     if isinstance(data, list):
         return _listed(data, param)
-    if isinstance(data, bytes):
-        if len(data) % _FLOAT_BYTES:
-            raise BadRequest("The data is not a whole number of float32 values.", param=param)
-        data = np.frombuffer(data, "<f4").astype(np.float32)
-    if not np.isfinite(data).all():
-        raise _not_finite(param)
-    return data.ravel(), data.shape
+    if isinstance(data, np.ndarray):
+        return _single(data.ravel(), param), data.shape
+    if len(data) % _FLOAT_BYTES:
+        raise BadRequest("The data is not a whole number of float32 values.", param=param)
+    array = _single(np.frombuffer(data, "<f4"), param)
+    return array, array.shape
+
+
+def _single(values: Floats | Doubles, param: str) -> Floats:
+    """A copy in single precision, finite."""
+    array = np.empty(values.size, np.float32)
+    # A few in pieces for which numpy keeps hold of the interpreter: what lets go of it waits for the engine to give it back.
+    step = _HELD if values.size <= _FEW else values.size
+    with np.errstate(over="ignore"):
+        for first in range(0, values.size, step):
+            piece = array[first : first + step]
+            piece[:] = values[first : first + step]
+            if not np.isfinite(piece).all():
+                raise _not_finite(param)
+    return array
 
 
 def _listed(data: list[Any], param: str) -> tuple[Floats, tuple[int, ...]]:
@@ -169,7 +186,7 @@ def _own(shape: tuple[int | str, ...], image: Image | None) -> tuple[int, ...]:
     return tuple(map(int, shape))
 
 
-def _nesting(data: Numbers | Floats) -> tuple[int, ...]:
+def _nesting(data: Numbers | Doubles) -> tuple[int, ...]:
     """How lists are nested, by the first of each."""
     if isinstance(data, np.ndarray):
         return data.shape

@@ -23,7 +23,7 @@ class ImageItem:
 class TensorItem:
     """A tensor as the client sent it. `shape` None: as nested; bytes are float32; an array stands for lists of numbers."""
 
-    data: Numbers | NDArray[np.float32]
+    data: Numbers | NDArray[np.float64]
     shape: tuple[int, ...] | None = None
 
 

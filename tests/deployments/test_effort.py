@@ -31,7 +31,7 @@ def model(tiny: Path) -> OneShotModel:
         (Score("m", (SMALL,)), False),
         (Score("m", MANY), True),
         (Score("m", (TensorItem(bytes(256)),) * 200), False),
-        (Score("m", (TensorItem(np.zeros(64, np.float32)),) * 200), False),
+        (Score("m", (TensorItem(np.zeros(64)),) * 200), False),
         (Score("m", (TensorItem(bytes(256)),) * 2000), True),
         (Reconstruct("m", (PICTURE,)), True),
         (Decode("m", ([0.0] * 64,)), False),

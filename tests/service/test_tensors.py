@@ -38,9 +38,9 @@ def data_of(value: dict[str, Any]) -> Any:
 )
 def test_lists_of_numbers_are_arrays(data: Any) -> None:
     found = data_of(parse_tensors(body(data)))
-    assert found.dtype == np.float32
+    assert found.dtype == np.float64
     assert found.shape == np.shape(data)
-    assert found.tobytes() == np.array(data, np.float64).astype(np.float32).tobytes()
+    assert found.tobytes() == np.array(data, np.float64).tobytes()
 
 
 def test_all_else_is_as_it_is_parsed_elsewhere() -> None:
