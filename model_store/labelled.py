@@ -4,6 +4,7 @@ X [items, ...]                  numbers; bytes of three or four dimensions are p
 y [items]                       0: normal, 1: an anomaly
 masks [items, height, width]    not 0 in an anomaly's defects
 prompts [items]                 words that each picture is of
+features [columns]              names of the columns of X [items, columns]
 """
 
 import zipfile
@@ -33,6 +34,7 @@ class Labelled:
     file: str
     masks: Truths | None = None  # [count, height, width]
     prompts: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()  # of [count, features]
 
     @property
     def normal(self) -> Floats:
@@ -40,11 +42,53 @@ class Labelled:
         return self.items[~self.anomalous]
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows [count, columns] of a table; NaN is missing. `features` are the columns' names where the file has some."""
+
+    values: NDArray[np.float64]
+    anomalous: Truths
+    features: tuple[str, ...] = ()
+
+
+def read_rows(path: Path) -> Rows:
+    """Read a table, with all digits, and with missing values. Raises WrongArrays."""
+    arrays = _arrays(path)
+    values = _doubles(arrays["X"], (2,), "[rows, columns]", path.name)
+    anomalous = _labels(arrays.get("y"), None, len(values), path.name)
+    return Rows(values, anomalous, _features(arrays.get("features"), values.shape, path.name))
+
+
+def is_named(path: Path) -> bool:
+    """Whether the columns of a table have names. Raises WrongArrays."""
+    return "features" in _arrays(path)
+
+
+def read_series(path: Path) -> tuple[NDArray[np.float64], Truths]:
+    """Read series [count, steps, channels], NaN where a value is missing, and which are anomalies. Raises WrongArrays."""
+    arrays = _arrays(path)
+    values = _doubles(arrays["X"], (2, 3), "[series, steps, channels]", path.name)
+    anomalous = _labels(arrays.get("y"), None, len(values), path.name)
+    return values.reshape(*values.shape[:2], -1), anomalous
+
+
+def _doubles(given: NDArray[Any], dimensions: tuple[int, ...], words: str, file: str) -> NDArray[np.float64]:
+    if given.dtype.kind not in "fiub" or given.ndim not in dimensions or not given.size:
+        raise WrongArrays(f"{file}: X is {given.dtype}{list(given.shape)}, where numbers {words} belong")
+    return check_finite(given.astype(np.float64), file)
+
+
+def check_finite(values: NDArray[np.float64], file: str) -> NDArray[np.float64]:
+    """The same [count, ...]: finite, but for what is missing. Raises WrongArrays."""
+    infinite = np.isinf(values.reshape(len(values), -1)).any(1)
+    if infinite.any():
+        raise WrongArrays(f"{file}: row {infinite.argmax()} is infinite")
+    return values
+
+
 def read_items(path: Path) -> Labelled:
     """Read a file. Pictures become [count, channels, height, width] in [0, 1], all else is taken as it is. Raises WrongArrays."""
     arrays = _arrays(path)
-    if "X" not in arrays:
-        raise WrongArrays(f"{path.name} has no array X, only {', '.join(sorted(arrays)) or 'none at all'}")
     items = _floats(arrays["X"], path.name)
     for name in ("y", "masks", "prompts"):
         if name in arrays and (count := len(np.atleast_1d(arrays[name]))) != len(items):
@@ -56,16 +100,30 @@ def read_items(path: Path) -> Labelled:
             f"{path.name}: prompts is {prompts.dtype}{list(prompts.shape)}, where texts [items] belong"
         )
     anomalous = _labels(arrays.get("y"), masks, len(items), path.name)
-    return Labelled(items, anomalous, path.name, masks, tuple(prompts.tolist()))
+    features = _features(arrays.get("features"), items.shape, path.name)
+    return Labelled(items, anomalous, path.name, masks, tuple(prompts.tolist()), features)
+
+
+def _features(given: NDArray[Any] | None, shape: tuple[int, ...], file: str) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    if given.dtype.kind != "U" or len(shape) != 2 or given.shape != shape[1:]:
+        raise WrongArrays(
+            f"{file}: features is {given.dtype}{list(given.shape)}, where names of the columns of X{list(shape)} belong"
+        )
+    return tuple(given.tolist())
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with path.open("rb") as file:
             stored = np.load(file, allow_pickle=False)
-            return dict(stored) if isinstance(stored, np.lib.npyio.NpzFile) else {}
+            arrays = dict(stored) if isinstance(stored, np.lib.npyio.NpzFile) else {}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise WrongArrays(f"{path.name} cannot be read as an .npz of arrays: {error!s:.200}") from error
+    if "X" not in arrays:
+        raise WrongArrays(f"{path.name} has no array X, only {', '.join(sorted(arrays)) or 'none at all'}")
+    return arrays
 
 
 def _floats(given: NDArray[Any], file: str) -> Floats:

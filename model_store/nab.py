@@ -88,32 +88,55 @@ def nab_scores(series: Sequence[Series], scores: Iterable[Doubles]) -> dict[str,
 
     One threshold holds for all series, as in the benchmark, which chooses it for the best score.
     """
-    steps = [(each, np.asarray(own, np.float64)) for each, own in zip(series, scores, strict=True)]
-    return {name: _best(steps, profile) for name, profile in PROFILES.items()}
+    own = list(scores)
+    return {name: Swept(series, own, profile).best() for name, profile in PROFILES.items()}
 
 
-def _best(steps: Sequence[tuple[Series, Doubles]], profile: Profile) -> Score:
-    judged, gains, firsts = [], [], 0
-    windows = []
-    for series, scores in steps:
-        gain, window = _gains(series, profile)
-        kept = slice(series.probation, None)
-        judged.append(scores[kept])
-        gains.append(gain[kept])
-        windows.append(np.where(window[kept] < 0, -1, window[kept] + firsts))
-        firsts += len(series.windows)
-    order = np.argsort(-np.concatenate(judged), kind="stable")
-    ordered = np.concatenate(judged)[order]
-    added = _added(np.concatenate(gains)[order], np.concatenate(windows)[order], profile)
-    lost = -profile.false_negative * firsts  # what is scored where nothing is detected
-    sums = lost + np.concatenate([[0.0], np.cumsum(added)])
-    # A threshold takes all steps of its own score.
-    ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)) + 1
-    totals = np.concatenate([sums[:1], sums[ends]])
-    best = int(np.argmax(totals))
-    threshold = float(ordered[ends[best - 1] - 1]) if best else math.inf
-    perfect = profile.true_positive * firsts
-    return Score(100 * (float(totals[best]) - lost) / (perfect - lost), threshold)
+class Swept:
+    """What one profile gives for detecting at each threshold, sorted once for every way to weigh the series."""
+
+    def __init__(self, series: Sequence[Series], scores: Sequence[Doubles], profile: Profile) -> None:
+        judged, gains, firsts = [], [], 0
+        windows = []
+        for each, own in zip(series, scores, strict=True):
+            gain, window = _gains(each, profile)
+            kept = slice(each.probation, None)
+            judged.append(np.asarray(own, np.float64)[kept])
+            gains.append(gain[kept])
+            windows.append(np.where(window[kept] < 0, -1, window[kept] + firsts))
+            firsts += len(each.windows)
+        order = np.argsort(-np.concatenate(judged), kind="stable")
+        self._ordered = np.concatenate(judged)[order]
+        self._added = _added(np.concatenate(gains)[order], np.concatenate(windows)[order], profile)
+        self._owners = np.repeat(np.arange(len(judged)), list(map(len, judged)))[order]
+        # A threshold takes all steps of its own score.
+        self._ends = np.flatnonzero(np.append(self._ordered[1:] != self._ordered[:-1], True)) + 1
+        self._windows = np.array([len(each.windows) for each in series], np.float64)
+        self._profile = profile
+
+    def best(self, weights: Doubles | None = None) -> Score:
+        """At the best threshold; `weights` [series] say how often each one counts."""
+        weights = np.ones(len(self._windows)) if weights is None else weights
+        sums = np.concatenate([[0.0], np.cumsum(self._added * weights[self._owners])])
+        totals = np.concatenate([sums[:1], sums[self._ends]])
+        best = int(np.argmax(totals))
+        threshold = float(self._ordered[self._ends[best - 1] - 1]) if best else math.inf
+        return Score(scaled(float(totals[best]), float(weights @ self._windows), self._profile), threshold)
+
+
+def scaled(gained: float, windows: float, profile: Profile) -> float:
+    """What is gained beyond detecting nothing, of so many windows, as a share of what there is to be gained in percent."""
+    return 100 * gained / (windows * (profile.true_positive + profile.false_negative))
+
+
+def gained(series: Series, detected: NDArray[np.bool_], profile: Profile) -> float:
+    """What detections at these steps [steps] give beyond detecting nothing; each window counts its earliest one."""
+    gain, window = _gains(series, profile)
+    seen = detected.copy()
+    seen[: series.probation] = False
+    inside = (np.flatnonzero(seen & (window == place)) for place in range(len(series.windows)))
+    found = sum(float(gain[steps].max()) + profile.false_negative for steps in inside if steps.size)
+    return found + float(gain[seen & (window < 0)].sum())
 
 
 def _gains(series: Series, profile: Profile) -> tuple[Doubles, NDArray[np.int64]]:

@@ -105,7 +105,7 @@ def _folder(path: Path, shape: Sequence[int], limit: int | None) -> tuple[Items,
     names = [str(file.relative_to(root)) for file in files]
     captions = _captions(root / _CAPTIONS, names) if (root / _CAPTIONS).exists() else ()
     contents = [*map(str.encode, (*names, *captions)), *raw, drawn.tobytes() if drawn is not None else b""]
-    return Items(values, groups, labels, drawn, captions), _described(path, digest(contents, limit), groups)
+    return Items(values, groups, labels, drawn, captions), described(path, digest(contents, limit), groups)
 
 
 def _captions(file: Path, names: Sequence[str]) -> tuple[str, ...]:
@@ -173,7 +173,7 @@ def _arrays(path: Path, shape: Sequence[int], image: Image | None, limit: int | 
             )
         masks = data.masks[places].reshape(len(places), *shape[-2:])
     captions = tuple(data.prompts[place] for place in places) if data.prompts else ()
-    return Items(values, groups, labels, masks, captions), _described(path, seal, groups)
+    return Items(values, groups, labels, masks, captions), described(path, seal, groups)
 
 
 def _shaped(data: Labelled, shape: Sequence[int], image: Image | None) -> Floats:
@@ -192,6 +192,7 @@ def _shaped(data: Labelled, shape: Sequence[int], image: Image | None) -> Floats
     return np.ascontiguousarray(items).reshape(len(items), *shape)
 
 
-def _described(path: Path, seal: str, groups: Sequence[str]) -> Data:
+def described(path: Path, seal: str, groups: Sequence[str]) -> Data:
+    """What the record says of the data; `groups` are those of the items."""
     counts = Counter(group for group in groups if group)
     return Data(name=path.resolve().name, digest=seal, items=len(groups), groups=dict(sorted(counts.items())))

@@ -20,7 +20,11 @@ from deployments.evaluation.edits import evaluate_edits
 from deployments.evaluation.errors import EvaluationError
 from deployments.evaluation.items import evaluate_items, item_shape
 from deployments.evaluation.record import Data, Evaluation, Model
+from deployments.evaluation.series import evaluate_series
+from deployments.evaluation.series_data import read_series
 from deployments.evaluation.shown import Found, Progress
+from deployments.evaluation.table_data import read_rows
+from deployments.evaluation.tables import evaluate_rows
 from deployments.evaluation.text_data import read_texts
 from deployments.evaluation.texts import Asked, evaluate_texts
 from deployments.metrics import Metrics
@@ -29,6 +33,7 @@ from deployments.studio import Studio
 from model_store.manifest import Manifest
 from model_store.package import Package
 from model_store.session import choose_device
+from model_store.tabling import Series, Table
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Plan:
     max_tokens: int = 128
     seed: int = 0
     device: str = "auto"
+    label: str | None = None  # column that says which rows or steps are anomalies
 
 
 def evaluate(package: Package, plan: Plan, progress: Progress) -> tuple[Evaluation, Found]:
@@ -75,6 +81,12 @@ def _measure(package: Package, plan: Plan, progress: Progress) -> tuple[Data, Fo
     manifest = package.manifest
     if manifest.text:
         return _texts(package, plan, progress)
+    if plan.label and (not (manifest.table or manifest.series) or plan.data.suffix == ".npz"):
+        raise EvaluationError("--label names a column of .csv files; other data has its own labels")
+    if manifest.table:
+        return _rows(package, manifest.table, plan, progress)
+    if manifest.series:
+        return _series(package, manifest.series, plan, progress)
     found, data = Found(), None
     shape = item_shape(manifest)
     device = choose_device(plan.device)
@@ -89,6 +101,23 @@ def _measure(package: Package, plan: Plan, progress: Progress) -> tuple[Data, Fo
     if data is None:
         raise EvaluationError(_nothing(manifest))
     return data, found
+
+
+def _rows(package: Package, table: Table, plan: Plan, progress: Progress) -> tuple[Data, Found]:
+    progress("Reading the data", 0, 0)
+    rows, data = read_rows(plan.data, table, plan.label, plan.limit)
+    with closing(_studio(package, plan)) as studio:
+        work = evaluate_rows(studio, package.manifest, rows, plan.seed, data.digest, progress)
+        found = asyncio.run(work)
+    found.settings |= {"columns left out": ", ".join(rows.ignored)} if rows.ignored else {}
+    return data, found
+
+
+def _series(package: Package, series: Series, plan: Plan, progress: Progress) -> tuple[Data, Found]:
+    progress("Reading the data", 0, 0)
+    recorded, data = read_series(plan.data, series, plan.label, plan.limit)
+    with closing(_studio(package, plan)) as studio:
+        return data, asyncio.run(evaluate_series(studio, package.manifest, recorded, data.digest, progress))
 
 
 def _texts(package: Package, plan: Plan, progress: Progress) -> tuple[Data, Found]:

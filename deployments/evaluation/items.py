@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.evaluation.data import GOOD, Items
-from deployments.evaluation.detection import curves, detection, histogram
+from deployments.evaluation.detection import has_both, histogram, judged
 from deployments.evaluation.errors import EvaluationError
 from deployments.evaluation.estimates import Sampling, estimate, mean
 from deployments.evaluation.likeness import psnr, squared_error, ssim
@@ -122,8 +122,8 @@ def evaluate_items(package: Package, items: Items, key: str, device: Device, pro
     named = {name: named[name] for name in sorted(named, key=lambda each: each != default)}
     if named:
         progress("Judging scores", 0, 0)
-        found.add(_scores(manifest, named, items, key))
-    if items.masks is not None and "error_map" in outputs and _has_both(defective(items.masks)):
+        found.add(judged(named, items.labels, manifest.scoring, key))
+    if items.masks is not None and "error_map" in outputs and has_both(defective(items.masks)):
         progress("Judging maps", 0, 0)
         figures, plots = localisation(outputs["error_map"].mean(1), items.masks, key)
         found.add(Found(figures, plots))
@@ -136,41 +136,10 @@ def evaluate_items(package: Package, items: Items, key: str, device: Device, pro
     return found
 
 
-def _has_both(labels: NDArray[np.bool_] | None) -> bool:
-    return labels is not None and bool(labels.any()) and not bool(labels.all())
-
-
-def _scores(manifest: Manifest, named: Outputs, items: Items, key: str) -> Found:
-    found = Found()
-    calibrations = manifest.scoring.calibrations if manifest.scoring else {}
-    thresholds = {name: each.threshold for name, each in calibrations.items()}
-    labels = items.labels
-    if labels is not None and _has_both(labels):
-        for name, values in named.items():
-            found.figures |= detection(name, values, labels, thresholds.get(name), key)
-        found.plots += curves(named, labels)
-        groups = {"normal": ~labels, "anomalies": labels}
-    else:
-        groups = {"all items": np.ones(len(items.values), bool)}
-        for name, values in named.items():
-            if name in thresholds:
-                found.figures[f"alarms.{name}"] = estimate(
-                    mean(values > thresholds[name]),
-                    Sampling.of(key, len(values)),
-                    better=None,
-                    about="share of items above the package's own threshold",
-                )
-    first, values = next(iter(named.items()))
-    marks = {"threshold": thresholds[first]} if first in thresholds else {}
-    shown = {name: values[inside] for name, inside in groups.items()}
-    found.plots.append(histogram("Scores", f"score {first}", shown, marks))
-    return found
-
-
 def _redrawn(manifest: Manifest, items: Items, redrawn: NDArray[np.float32], key: str) -> Found:
     """Of normal items only, where labels tell them: a good model redraws no anomaly."""
     normal = (
-        ~items.labels if _has_both(items.labels) and items.labels is not None else np.ones(len(redrawn), bool)
+        ~items.labels if has_both(items.labels) and items.labels is not None else np.ones(len(redrawn), bool)
     )
     original, made = items.values[normal], redrawn[normal]
     sampling = Sampling.of(f"{key}:redrawn", len(original))
@@ -220,7 +189,7 @@ def _grids(items: Items, scores: NDArray[np.float32] | None, outputs: Outputs) -
     if scores is None:
         return [grid("Samples", key, list(range(min(_SHOWN, len(items.values)))))]
     order = np.argsort(scores, kind="stable")
-    if labels is None or not _has_both(labels):
+    if labels is None or not has_both(labels):
         return [
             grid("Highest scores", f"What looks least normal to the model. {key}", order[::-1].tolist()),
             grid("Lowest scores", "What looks most normal.", order.tolist()),

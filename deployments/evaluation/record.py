@@ -38,7 +38,7 @@ class Curve(Part):
 
 
 class Plot(Part):
-    """Curves over common axes; `marks` are places on the x axis worth a line, by what they are."""
+    """Curves over common axes; `marks` are places on the x axis worth a line, by what they are, `spans` parts of it."""
 
     title: str
     x: str
@@ -48,6 +48,7 @@ class Plot(Part):
     unit_square: bool = False
     diagonal: bool = False
     marks: dict[str, Finite] = Field(default_factory=dict)
+    spans: tuple[tuple[Finite, Finite], ...] = ()
 
 
 class Model(Part):

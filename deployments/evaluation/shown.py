@@ -39,6 +39,16 @@ class Passage:
     wanted: str = ""
 
 
+@dataclass(frozen=True)
+class Sheet:
+    """A table: names of its columns, and rows of as many texts, the first of which says what the row is of."""
+
+    title: str
+    about: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
 @dataclass
 class Found:
     """What one part of an evaluation has measured."""
@@ -47,6 +57,7 @@ class Found:
     plots: list[Plot] = field(default_factory=list)
     grids: list[Grid] = field(default_factory=list)
     passages: list[Passage] = field(default_factory=list)
+    sheets: list[Sheet] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
 
     def add(self, other: "Found") -> None:
@@ -55,6 +66,7 @@ class Found:
         self.plots += other.plots
         self.grids += other.grids
         self.passages += other.passages
+        self.sheets += other.sheets
         self.settings |= other.settings
 
 

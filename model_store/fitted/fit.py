@@ -1,7 +1,7 @@
 """Fits a detector to normal items and drafts its package: calibrated and measured on items that it was not fitted to."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -18,8 +18,9 @@ from model_store.export.options import Origin
 from model_store.fitted import modules
 from model_store.fitted.recipe import MOST_BYTES, Kind, Recipe
 from model_store.fitted.spread import Units, axes, shrinkage, units
-from model_store.labelled import Floats, Labelled
+from model_store.labelled import Floats, Labelled, Truths
 from model_store.manifest import Capability, Measure, Task
+from model_store.tabling import Table
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 
@@ -58,28 +59,43 @@ class Fitted:
     arrays: Arrays
     shape: tuple[int, ...]
     rows: int  # that it was fitted to
+    table: Table | None = None  # of named rows, which may lack something
 
-    def module(self) -> modules.Detector:
+    def module(self) -> modules.Detector | modules.Incomplete:
         """It as a torch module."""
         kinds = {"pca": modules.Pca, "knn": modules.Neighbours, "mahalanobis": modules.Mahalanobis}
-        return kinds[self.recipe.kind](dict(self.arrays))
+        return modules.made(kinds[self.recipe.kind], dict(self.arrays))
 
     def scores(self, items: Floats) -> dict[str, Floats]:
-        """Every score [count] of items [count, ...]."""
-        module, pieces, names = self.module(), [], _SCORES[self.recipe.kind]
-        call = module.reconstruct if isinstance(module, modules.Pca) else module
+        """Every score [count] of items [count, ...]; of named rows NaN is missing."""
+        names = _SCORES[self.recipe.kind]
+        found = self._run(items)[-1 - len(names) : -1]  # the last are contributions
+        return dict(zip(names, found, strict=True))
+
+    def redrawn(self, items: Floats) -> Floats:
+        """Items as components redraw them, with what is missing filled in."""
+        return self._run(items)[0]
+
+    def _run(self, items: Floats) -> list[Floats]:
+        module, pieces = self.module(), []
+        call: Callable[..., tuple[torch.Tensor, ...]] = module
+        if self.recipe.kind == "pca" and isinstance(module, modules.Pca | modules.Incomplete):
+            call = module.reconstruct
         with torch.inference_mode():
             for first in range(0, len(items), BATCH):
-                found = call(torch.from_numpy(items[first : first + BATCH]))
-                pieces.append(found[-1 - len(names) : -1])  # the last are contributions
-        return {
-            name: np.concatenate([piece[place].numpy() for piece in pieces])
-            for place, name in enumerate(names)
-        }
+                piece = torch.from_numpy(items[first : first + BATCH])
+                known = ((~piece.isnan()).float(),) if self.table else ()
+                pieces.append(call(piece.nan_to_num(0.0) if self.table else piece, *known))
+        return [np.concatenate([each.numpy() for each in output]) for output in zip(*pieces, strict=True)]
 
 
-def fit(normal: Floats, recipe: Recipe) -> Fitted:
-    """Fit to normal items [count, ...]. Raises DraftError where there is too little or too much of them."""
+def fit(normal: Floats, recipe: Recipe, table: Table | None = None) -> Fitted:
+    """Fit to normal items [count, ...]; rows of a table are in its columns, NaN where a value is missing, which counts as the mean.
+
+    Raises DraftError where there is too little or too much of them.
+    """
+    if table:
+        normal, recipe = np.nan_to_num(normal, nan=0.0), replace(recipe, standardize=False)
     shape = normal.shape[1:]
     features = math.prod(shape)
     if features > MOST_FEATURES and recipe.kind != "knn":
@@ -98,7 +114,9 @@ def fit(normal: Floats, recipe: Recipe) -> Fitted:
     fitters = {"pca": _pca, "knn": _knn, "mahalanobis": _mahalanobis}
     learned = fitters[recipe.kind](rows, unit, recipe)
     common = {"shape": np.array(shape), "centre": unit.centre, "scale": unit.scale}
-    return Fitted(recipe, common | learned, shape, len(rows))
+    if table:
+        common["incomplete"] = np.array(1)
+    return Fitted(recipe, common | learned, shape, len(rows), table)
 
 
 def _pca(rows: Floats, unit: Units, recipe: Recipe) -> Arrays:
@@ -149,14 +167,17 @@ def _knn(rows: Floats, unit: Units, recipe: Recipe) -> Arrays:
     return {"kept": kept, "lengths": lengths, "nearest": np.array(nearest)}
 
 
-def split(data: Labelled, share: float, seed: int = 0) -> tuple[Floats, Labelled]:
-    """Normal items to fit to, and the others: this share of the normal ones, chosen at random, and all anomalies."""
-    order = np.random.default_rng(seed).permutation(np.flatnonzero(~data.anomalous))
+def places(anomalous: Truths, share: float, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of normal items to fit to, and of the others: this share of the normal ones, chosen at random, and all anomalies."""
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(~anomalous))
     held = round(len(order) * share)
-    kept = np.sort(np.concatenate([order[:held], np.flatnonzero(data.anomalous)]))
-    return data.items[np.sort(order[held:])], replace(
-        data, items=data.items[kept], anomalous=data.anomalous[kept]
-    )
+    return np.sort(order[held:]), np.sort(np.concatenate([order[:held], np.flatnonzero(anomalous)]))
+
+
+def split(data: Labelled, share: float, seed: int = 0) -> tuple[Floats, Labelled]:
+    """Normal items to fit to, and the others, at their `places`."""
+    normal, kept = places(data.anomalous, share, seed)
+    return data.items[normal], replace(data, items=data.items[kept], anomalous=data.anomalous[kept])
 
 
 def draft(
@@ -183,6 +204,8 @@ def draft(
     able: tuple[Capability, ...] = (
         ("reconstruct", "score", "encode", "decode", "interpolate") if kind == "pca" else ("score",)
     )
+    if fitted.table and kind == "pca":
+        able = (*able, "impute")
     provenance = origin.provenance(
         f"atelier fit {kind}", sum(each.size for each in fitted.arrays.values() if each.dtype.kind == "f")
     )
@@ -197,6 +220,7 @@ def draft(
         graphs=_graphs(fitted, work),
         files=files,
         image=image,
+        table=fitted.table,
         scoring=scoring,
         quality=_quality(fitted, held) | measured(scores, held.anomalous, f"held-out items of {held.file}"),
     )
@@ -214,7 +238,8 @@ def _quality(fitted: Fitted, held: Labelled) -> dict[str, Measure]:
     """Of components: the share of held-out normal items' variance that they redraw."""
     if fitted.recipe.kind != "pca":
         return {}
-    rows = Units(fitted.arrays["centre"], fitted.arrays["scale"])(held.normal.reshape(len(held.normal), -1))
+    normal = np.nan_to_num(held.normal.reshape(len(held.normal), -1))
+    rows = Units(fitted.arrays["centre"], fitted.arrays["scale"])(normal)
     along = rows @ fitted.arrays["axes"]
     share = float((along**2).sum() / max((rows**2).sum(), np.finfo(np.float64).tiny))
     data = f"held-out normal items of {held.file}"
@@ -228,7 +253,10 @@ def _graphs(fitted: Fitted, work: Path) -> dict[str, GraphDraft]:
         factory=f"{modules.__name__}:{kind}",
         source=work,
         cases=f"{modules.__name__}:cases",
-        inputs=(tensor("input", "float32", *shape),),
+        inputs=(
+            tensor("input", "float32", *shape),
+            *((tensor("known", "float32", *shape),) if fitted.table else ()),
+        ),
         outputs=(
             *(tensor(f"score.{name}", "float32", "batch") for name in _SCORES[kind]),
             tensor("contribution", "float32", "batch", math.prod(fitted.shape)),

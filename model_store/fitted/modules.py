@@ -18,6 +18,10 @@ SPARE = 8
 """Nearest rows are found by a rounded distance, and this many more of them than wanted measured exactly."""
 
 
+ROUNDS = 10
+"""Of filling in missing values from components."""
+
+
 def total(values: Tensor) -> Tensor:
     """Sums [...] over the last axis of values [..., n]."""
     return values @ values.new_ones(values.shape[-1])
@@ -119,24 +123,64 @@ class Neighbours(Detector):
         ).squeeze(1)
 
 
+class Incomplete(nn.Module):
+    """A detector of table rows some of whose values are not known.
+
+    A missing value counts as the mean; components, which can do better, fill it in as they redraw it, again and again.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, items: Tensor, known: Tensor) -> tuple[Tensor, ...]:
+        """What the detector says of rows [batch, features], whose values count where `known`, likewise, is 1."""
+        found: tuple[Tensor, ...] = self.detector(items * known)
+        return found
+
+    def reconstruct(self, items: Tensor, known: Tensor) -> tuple[Tensor, ...]:
+        """The same of components."""
+        pca = self._components()
+        given = filled = items * known
+        for _ in range(ROUNDS):
+            filled = given + pca.decode(pca.encode(filled)) * (1 - known)
+        return pca.reconstruct(filled)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Rows at these coordinates."""
+        return self._components().decode(latent)
+
+    def _components(self) -> Pca:
+        if not isinstance(self.detector, Pca):
+            raise TypeError("only components redraw rows")
+        return self.detector
+
+
 def _arrays(folder: Path) -> dict[str, NDArray[Any]]:
     with np.load(folder / FILE, allow_pickle=False) as stored:
         return dict(stored)
 
 
-def pca(folder: Path) -> Pca:
+def pca(folder: Path) -> nn.Module:
     """What was fitted into this folder."""
-    return Pca(_arrays(folder)).eval()
+    return made(Pca, _arrays(folder)).eval()
 
 
-def mahalanobis(folder: Path) -> Mahalanobis:
+def mahalanobis(folder: Path) -> nn.Module:
     """What was fitted into this folder."""
-    return Mahalanobis(_arrays(folder)).eval()
+    return made(Mahalanobis, _arrays(folder)).eval()
 
 
-def knn(folder: Path) -> Neighbours:
+def knn(folder: Path) -> nn.Module:
     """What was fitted into this folder."""
-    return Neighbours(_arrays(folder)).eval()
+    return made(Neighbours, _arrays(folder)).eval()
+
+
+def made(kind: type[Detector], arrays: dict[str, NDArray[Any]]) -> Detector | Incomplete:
+    """A detector; with an array `incomplete`, of rows that may lack something."""
+    incomplete = arrays.pop("incomplete", None) is not None
+    detector = kind(arrays)
+    return Incomplete(detector) if incomplete else detector
 
 
 def cases(folder: Path) -> list[dict[str, NDArray[Any]]]:
@@ -144,4 +188,7 @@ def cases(folder: Path) -> list[dict[str, NDArray[Any]]]:
     arrays, generator = _arrays(folder), np.random.default_rng(0)
     drawn = arrays["centre"] + arrays["scale"] * generator.standard_normal((3, len(arrays["centre"])))
     items = drawn.astype(np.float32).reshape(3, *arrays["shape"])
-    return [{"input": items}, {"input": items[:1]}]
+    whole = {"input": items}
+    if "incomplete" in arrays:
+        whole["known"] = (generator.random(items.shape) < 0.7).astype(np.float32)
+    return [whole, {name: each[:1] for name, each in whole.items()}]

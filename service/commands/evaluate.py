@@ -35,7 +35,8 @@ def evaluate(  # noqa: PLR0917 - each argument is one option of the command
         Path,
         typer.Option(
             help="Held-out data: a folder of pictures (good/ and defects, ground_truth/ with masks; classes, or metadata.jsonl with "
-            "captions), .npz (X, y, masks, prompts), .txt, or .jsonl (text, or prompt and target)."
+            "captions), .npz (X, y, masks, prompts), .txt, .jsonl (text, or prompt and target), or .csv (a column for each feature or "
+            "channel, and labels); a folder of .csv files, or of the Numenta benchmark (data/, labels/), for series."
         ),
     ],
     store: Annotated[
@@ -60,6 +61,12 @@ def evaluate(  # noqa: PLR0917 - each argument is one option of the command
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of one answer at most.")] = 128,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same pictures and texts.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="CSV column with 0 for normal and 1 for anomalies (else label or anomaly, if there)."
+        ),
+    ] = None,
 ) -> None:
     """Measure a package on held-out data and write its figures and a page.
 
@@ -78,7 +85,7 @@ def evaluate(  # noqa: PLR0917 - each argument is one option of the command
         shown, source = console(), open_store(store)
         package = source.open(*parse_model(model))
         net = source.open(*parse_model(features)) if features else None
-        plan = Plan(data, net, limit, samples, max_tokens, seed, device)
+        plan = Plan(data, net, limit, samples, max_tokens, seed, device, label)
         with _progress(shown) as report:
             record, found = measure(package, plan, report)
         folder = out / record.model.name / record.model.version

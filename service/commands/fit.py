@@ -1,6 +1,7 @@
 """`atelier fit`: arrays in, a calibrated and measured package of a classical detector out."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -38,8 +39,25 @@ def _group() -> None:
 Arrays = Annotated[
     Path,
     typer.Argument(
-        metavar="DATA.npz",
-        help="Items X: rows, vectors or pictures; labels y, if known: 0 normal, 1 anomaly. Nothing is learned from anomalies.",
+        metavar="DATA",
+        help="An .npz file of items X: rows, vectors or pictures; labels y, if known: 0 normal, 1 anomaly; names of rows' features. "
+        "Or a .csv file with named columns. Nothing is learned from anomalies.",
+    ),
+]
+Features = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--feature",
+        metavar="NAME",
+        rich_help_panel=DETECTOR,
+        help="Name of each column of X in turn, or column of the .csv file to take (else all): rows are then sent by name, and may lack values.",
+    ),
+]
+Label = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=DETECTOR,
+        help="CSV column with 0 for normal and 1 for anomalies (else label or anomaly, if there).",
     ),
 ]
 Share = Annotated[
@@ -76,6 +94,8 @@ def pca(  # noqa: PLR0917 - each argument is one option of the command
         int | None,
         typer.Option(min=1, rich_help_panel=DETECTOR, help="Without: as many as keep 95 % of the variance."),
     ] = None,
+    feature: Features = None,
+    label: Label = None,
     calibration: Share = SHARE,
     quantile: Quantile = 0.99,
     standardize: Standardize = None,
@@ -91,7 +111,7 @@ def pca(  # noqa: PLR0917 - each argument is one option of the command
     """Principal components: an item scores by what they do not redraw of it."""
     origin = _origin(description, licence, data, data_licence, attribution, home)
     made = Recipe("pca", components, standardize, seed=seed)
-    _fit(arrays, name, made, (calibration, quantile), origin, store)
+    _fit(arrays, name, made, (feature or (), label), (calibration, quantile), origin, store)
 
 
 @app.command()
@@ -109,6 +129,8 @@ def knn(  # noqa: PLR0917 - each argument is one option of the command
             help=f"Keep at most so many normal items, chosen at random: {MOST_BYTES >> 20} MiB are the most, and every request reads all.",
         ),
     ] = None,
+    feature: Features = None,
+    label: Label = None,
     calibration: Share = SHARE,
     quantile: Quantile = 0.99,
     standardize: Standardize = None,
@@ -124,13 +146,15 @@ def knn(  # noqa: PLR0917 - each argument is one option of the command
     """Nearest neighbours: an item scores by its mean distance to the nearest normal items."""
     origin = _origin(description, licence, data, data_licence, attribution, home)
     made = Recipe("knn", neighbours, standardize, examples, seed)
-    _fit(arrays, name, made, (calibration, quantile), origin, store)
+    _fit(arrays, name, made, (feature or (), label), (calibration, quantile), origin, store)
 
 
 @app.command()
 def mahalanobis(  # noqa: PLR0917 - each argument is one option of the command
     arrays: Arrays,
     name: Name,
+    feature: Features = None,
+    label: Label = None,
     calibration: Share = SHARE,
     quantile: Quantile = 0.99,
     standardize: Standardize = None,
@@ -146,7 +170,7 @@ def mahalanobis(  # noqa: PLR0917 - each argument is one option of the command
     """Mahalanobis distance: an item scores by its distance from the mean, in units of the normal items' covariance."""
     origin = _origin(description, licence, data, data_licence, attribution, home)
     made = Recipe("mahalanobis", standardize=standardize, seed=seed)
-    _fit(arrays, name, made, (calibration, quantile), origin, store)
+    _fit(arrays, name, made, (feature or (), label), (calibration, quantile), origin, store)
 
 
 def _origin(*said: str) -> Origin:
@@ -161,6 +185,7 @@ def _fit(
     arrays: Path,
     name: str,
     recipe: Recipe,
+    named: tuple[Sequence[str], str | None],
     held: tuple[float, float],
     origin: Origin,
     store: str | None,
@@ -171,12 +196,17 @@ def _fit(
         # Here: help and refusals need no torch.
         from model_store.export.calibration import read_items
         from model_store.fitted.fit import draft, fit, split
+        from model_store.fitted.named import fit_named, read_named
 
         steps.step(f"read {arrays.name}")
         share, quantile = held
-        normal, rest = split(read_items(arrays), share, recipe.seed)
-        steps.step(f"fit {recipe.kind} to {len(normal)} normal items")
-        fitted = fit(normal, recipe)
+        if rows := read_named(arrays, *named):
+            steps.step(f"fit {recipe.kind} to normal rows of {len(rows.features)} features")
+            fitted, rest = fit_named(rows, recipe, share, arrays.name)
+        else:
+            normal, rest = split(read_items(arrays), share, recipe.seed)
+            steps.step(f"fit {recipe.kind} to {len(normal)} normal items")
+            fitted = fit(normal, recipe)
         with tempfile.TemporaryDirectory(prefix="atelier-fit-") as folder:
             steps.step(f"calibrate and measure on {len(rest.items)} held-out items")
             return publish(draft(fitted, rest, name, Path(folder), origin, quantile), address, steps)

@@ -20,13 +20,18 @@ _WORDS: Final = {
     "vendi": "Vendi score",
     "bleu": "BLEU",
     "chrf": "chrF",
+    "nab": "NAB score",
+    "nab_alarms": "NAB score of alarms",
+    "nab_own_alarms": "NAB score of own alarms",
+    "nab_gaussian": "NAB score, Gaussian",
+    "false_alarms_per_1000": "false alarms per 1,000",
     "latency_p50": "latency p50",
     "latency_p99": "latency p99",
     "first_token_p50": "first token p50",
 }
 # What a page says first of a model, if it was measured.
 _HEADS: Final = (
-    "auroc", "pixel_auroc", "aupro", "frechet", "coverage", "bleu", "chrf", "exact_match", "bits_per_byte",
+    "nab", "nab_own_alarms", "auroc", "imputation_error", "windows_found", "pixel_auroc", "aupro", "frechet", "coverage", "bleu", "chrf", "exact_match", "bits_per_byte",
     "reconstruction_psnr", "reconstruction_ssim", "first_token_p50", "latency_p50", "drawing_latency_p50",
 )  # fmt: skip
 _MOST_HEADS: Final = 4

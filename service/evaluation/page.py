@@ -8,7 +8,7 @@ from typing import Final
 
 from deployments.evaluation.estimates import difference
 from deployments.evaluation.record import Curve, Evaluation, Figure, Plot
-from deployments.evaluation.shown import Found, Grid, Passage
+from deployments.evaluation.shown import Found, Grid, Passage, Sheet
 from service.evaluation.numbers import arrow, common, headline, shown, signed, spread, title, verdict
 from service.evaluation.svg import chart, interval
 
@@ -35,6 +35,7 @@ def evaluation_page(record: Evaluation, found: Found) -> str:
         _heads(record.figures),
         f"<h2>Figures</h2>{_figures(record.figures)}",
         _plots(record.plots),
+        *map(_sheet, found.sheets),
         _grids(found.grids),
         _passages(found.passages),
         f'<h2>How it was measured</h2><p class="soft">{_METHOD}</p>{_details(record)}',
@@ -151,6 +152,17 @@ def _grid(grid: Grid) -> str:
         for each in grid.tiles
     ]
     return f'<h3>{escape(grid.title)}</h3><p class="soft">{escape(grid.about)}</p><div class="tiles">{"".join(tiles)}</div>'
+
+
+def _sheet(sheet: Sheet) -> str:
+    classes = ['class="name"', *(['class="number"'] * (len(sheet.head) - 1))]
+    head = "".join(f"<th {own}>{escape(each)}</th>" for own, each in zip(classes, sheet.head, strict=True))
+    rows = "".join(
+        f"<tr>{''.join(f'<td {own}>{escape(each)}</td>' for own, each in zip(classes, row, strict=True))}</tr>"
+        for row in sheet.rows
+    )
+    table = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    return f'<h2>{escape(sheet.title)}</h2><p class="soft">{escape(sheet.about)}</p>{table}'
 
 
 def _passages(passages: Sequence[Passage]) -> str:

@@ -40,8 +40,12 @@ def chart(plot: Plot) -> str:
     ys = [y for curve in plot.curves for y in curve.y]
     square = plot.unit_square
     across = _Axis(*((0.0, 1.0) if square else (min(xs), max(xs))), _LEFT, _WIDTH - _RIGHT)
-    up = _Axis(*((0.0, 1.0) if square else (0.0, max(ys) * 1.05)), _HEIGHT - _BOTTOM, _TOP)
-    parts = [_grid(across, up), _titles(plot)]
+    up = _Axis(*((0.0, 1.0) if square else _reach(ys)), _HEIGHT - _BOTTOM, _TOP)
+    parts = [
+        *(_span(across(first), across(last)) for first, last in plot.spans),
+        _grid(across, up),
+        _titles(plot),
+    ]
     if plot.diagonal:
         parts.append(f'<path class="chance" d="M{across(0)},{up(0)}L{across(1)},{up(1)}"/>')
     parts += [
@@ -77,6 +81,19 @@ def _titles(plot: Plot) -> str:
 def _curve(curve: Curve, place: int, across: _Axis, up: _Axis, *, filled: bool) -> str:
     points = "L".join(f"{across(x)},{up(y)}" for x, y in zip(curve.x, curve.y, strict=True))
     return f'<path class="c{place % COLOURS} {"area" if filled else "line"}" d="M{points}"/>'
+
+
+def _reach(ys: Sequence[float]) -> tuple[float, float]:
+    """From zero, or from below the lowest, to above the highest."""
+    low, high = min(0.0, *ys), max(0.0, *ys)
+    return low * 1.05, high * 1.05
+
+
+def _span(first: float, last: float) -> str:
+    return (
+        f'<rect class="window" x="{first}" y="{_TOP}" width="{max(last - first, 2):g}" '
+        f'height="{_HEIGHT - _BOTTOM - _TOP}"/>'
+    )
 
 
 def _mark(name: str, x: float) -> str:

@@ -45,12 +45,6 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.evaluation.speed._SECONDS", 0.01)
-    monkeypatch.setattr("deployments.evaluation.overlap._REPLICATES", 5)
-
-
 def run(store: Store, name: str, plan: Plan) -> tuple[Evaluation, Found]:
     said = []
     record, found = evaluate(store.open(name), plan, lambda *each: said.append(each))
