@@ -18,10 +18,10 @@ _THRESHOLDS: Final = 100
 """That alarms are tried at."""
 
 KINDS: Final = {
-    "nab": "of every step above the best threshold",
-    "nab_alarms": "of steps where alarms begin, at the best threshold",
-    "nab_own_alarms": "of steps where alarms begin, at the package's own threshold",
-    "nab_gaussian": "of the benchmark's windowed Gaussian, for comparison",
+    "nab": "every step above the best threshold counts; 0: finds nothing, 100: all at once",
+    "nab_alarms": "the steps where alarms begin, at the best threshold",
+    "nab_own_alarms": "the steps where alarms begin, at the package's own threshold",
+    "nab_gaussian": "the benchmark's windowed Gaussian, for comparison",
 }
 
 
@@ -53,7 +53,7 @@ def benchmark(
                 statistic,
                 sampling,
                 better=None if kind == "nab_gaussian" else True,
-                about=f"{KINDS[kind]}; 0: detects nothing, 100: all at once",
+                about=KINDS[kind],
             )
     return {f"{kind}.{profile}": made[f"{kind}.{profile}"] for kind in KINDS for profile in nab.PROFILES}
 

@@ -22,11 +22,18 @@ def figures(record: Evaluation, width: int) -> RenderableType:
     heading = f"[bold]{model.name}:{model.version}[/] on {plain(data.name)}, {data.items:,} items"
     explained = width >= _EXPLAINED
     rows = table("figure", ">value", ">95 % interval", *(["what it is"] if explained else []))
+    _keep_numbers(rows, 3)
     for name, each in record.figures.items():
         about = [f"[dim]{plain(each.about)}[/]"] if explained else []
         value = f"[bold]{shown(each.value, each.unit)}[/] {arrow(each) or ' '}"
         rows.add_row(plain(title(name)), value, spread(each), *about)
     return Group(heading, rows, *(_bars(plot) for plot in record.plots if plot.kind == "area"))
+
+
+def _keep_numbers(rows: Table, columns: int) -> None:
+    """Break names where there is no room: a number that is cut off is another number."""
+    for place, column in enumerate(rows.columns[:columns]):
+        column.no_wrap = place > 0
 
 
 def _bars(plot: Plot) -> Table:
@@ -51,7 +58,7 @@ def differences(new: Evaluation, old: Evaluation, width: int) -> RenderableType:
         for letter, each in (("A", new), ("B", old))
     )
     rows = table("figure", ">A", ">B", *([">A - B"] if wide else []), ">95 % of A - B", "A")
-    rows.columns[-1].no_wrap = True
+    _keep_numbers(rows, len(rows.columns))
     unpaired = False
     for name in common(new.figures, old.figures):
         a, b = new.figures[name], old.figures[name]

@@ -21,9 +21,11 @@ _WORDS: Final = {
     "bleu": "BLEU",
     "chrf": "chrF",
     "nab": "NAB score",
-    "nab_alarms": "NAB score of alarms",
-    "nab_own_alarms": "NAB score of own alarms",
-    "nab_gaussian": "NAB score, Gaussian",
+    "nab_alarms": "NAB, alarms",
+    "nab_own_alarms": "NAB, own alarms",
+    "nab_gaussian": "NAB, Gaussian",
+    "reward_low_FP_rate": "low FP",
+    "reward_low_FN_rate": "low FN",
     "false_alarms_per_1000": "false alarms per 1,000",
     "latency_p50": "latency p50",
     "latency_p99": "latency p99",
@@ -44,7 +46,7 @@ def title(name: str) -> str:
     kind, _, score = name.partition(".")
     batched = kind.removeprefix("throughput_")
     words = f"throughput, {batched} at once" if batched != kind else _WORDS.get(kind, kind.replace("_", " "))
-    return f"{words} ({score})" if score else words
+    return f"{words} ({_WORDS.get(score, score)})" if score else words
 
 
 def headline(figures: Mapping[str, Figure]) -> list[str]:

@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_store.nab import PROFILES, Doubles, Profile, Series, nab_scores, read, windowed_gaussian
+from model_store.nab import (
+    PROFILES,
+    Doubles,
+    Profile,
+    Series,
+    Swept,
+    gained,
+    nab_scores,
+    read,
+    scaled,
+    windowed_gaussian,
+)
 
 
 def labelled(size: int, *windows: tuple[int, int]) -> Series:
@@ -140,3 +151,20 @@ def slowly(values: list[float], window: int, every: int) -> list[float]:
 def test_the_windowed_gaussian_is_the_benchmarks(values: list[float]) -> None:
     found = windowed_gaussian(np.array(values), window=20, every=4)
     assert found == pytest.approx(slowly(values, 20, 4), abs=1e-9)
+
+
+def test_series_count_as_often_as_they_are_drawn() -> None:
+    drawn = np.random.default_rng(3)
+    series = [labelled(400, (100, 120), (300, 330)), labelled(400, (200, 240)), labelled(400)]
+    scores = [drawn.uniform(0, 1, 400).round(2) for _ in series]
+    for profile in PROFILES.values():
+        swept = Swept(series, scores, profile)
+        several = Swept([series[0], series[0], series[2]], [scores[0], scores[0], scores[2]], profile)
+        weighted = swept.best(np.array([2.0, 0.0, 1.0]))
+        assert weighted.value == pytest.approx(several.best().value)
+        # Detecting at the best threshold gives as much.
+        gains = [
+            gained(each, own >= swept.best().threshold, profile)
+            for each, own in zip(series, scores, strict=True)
+        ]
+        assert scaled(sum(gains), 3, profile) == pytest.approx(swept.best().value)
