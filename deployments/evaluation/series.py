@@ -61,7 +61,8 @@ async def evaluate_series(
         scores = [each.scores for each in results]
         theirs = [each.recorded.judged for each in results if each.recorded.judged]
         found.figures = benchmark(theirs, scores, own, series.alarms, key) | found.figures
-    found.plots += _plots(results, scoring.calibrations[scoring.default].threshold)
+    # First, so that each series' two plots stand side by side.
+    found.plots[:0] = _plots(results, scoring.calibrations[scoring.default].threshold)
     found.sheets.append(_sheet(results))
     found.figures |= await _speed(studio, manifest.name, recorded[0], series, progress)
     return found

@@ -19,7 +19,7 @@ SPARE = 8
 
 
 ROUNDS = 10
-"""Of filling in missing values from components."""
+"""Of filling in missing values from components; more change the error by less than 0.003 deviations."""
 
 
 def total(values: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ class Neighbours(Detector):
 class Incomplete(nn.Module):
     """A detector of table rows some of whose values are not known.
 
-    A missing value counts as the mean; components, which can do better, fill it in as they redraw it, again and again.
+    A missing value counts as the mean. Components can do better: steps towards its mean under probabilistic PCA, given the others.
     """
 
     def __init__(self, detector: Detector) -> None:
@@ -142,8 +142,9 @@ class Incomplete(nn.Module):
         """The same of components."""
         pca = self._components()
         given = filled = items * known
+        certain = 1 - (pca.rest / pca.deviation).square()
         for _ in range(ROUNDS):
-            filled = given + pca.decode(pca.encode(filled)) * (1 - known)
+            filled = given + pca.decode(pca.encode(filled) * certain) * (1 - known)
         return pca.reconstruct(filled)
 
     def decode(self, latent: Tensor) -> Tensor:

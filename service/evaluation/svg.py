@@ -40,7 +40,7 @@ def chart(plot: Plot) -> str:
     ys = [y for curve in plot.curves for y in curve.y]
     square = plot.unit_square
     across = _Axis(*((0.0, 1.0) if square else (min(xs), max(xs))), _LEFT, _WIDTH - _RIGHT)
-    up = _Axis(*((0.0, 1.0) if square else _reach(ys)), _HEIGHT - _BOTTOM, _TOP)
+    up = _Axis(*((0.0, 1.0) if square else _reach(ys, filled=plot.kind == "area")), _HEIGHT - _BOTTOM, _TOP)
     parts = [
         *(_span(across(first), across(last)) for first, last in plot.spans),
         _grid(across, up),
@@ -83,10 +83,12 @@ def _curve(curve: Curve, place: int, across: _Axis, up: _Axis, *, filled: bool) 
     return f'<path class="c{place % COLOURS} {"area" if filled else "line"}" d="M{points}"/>'
 
 
-def _reach(ys: Sequence[float]) -> tuple[float, float]:
-    """From zero, or from below the lowest, to above the highest."""
-    low, high = min(0.0, *ys), max(0.0, *ys)
-    return low * 1.05, high * 1.05
+def _reach(ys: Sequence[float], *, filled: bool) -> tuple[float, float]:
+    """From the lowest to above the highest; from zero where that is near, or what is shown are areas."""
+    low, high = min(ys), max(ys)
+    if filled or abs(low) < high - low:
+        low, high = min(0.0, low), max(0.0, high)
+    return low, high + 0.05 * (high - low)
 
 
 def _span(first: float, last: float) -> str:
