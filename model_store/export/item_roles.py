@@ -17,6 +17,9 @@ Its `pred_label` and `pred_mask` say which are above that, which a server finds 
 alone, which it calls `output`.
 """
 
+_ONE: Final[frozenset[tuple[int | str, ...]]] = frozenset({("batch",), ("batch", 1)})
+"""Shapes of a number an item."""
+
 SERVED: Final = ("reconstruction", "latent", "spread", "error_map", "contribution")
 """Roles of outputs beside scores."""
 
@@ -24,32 +27,47 @@ ADVICE: Final = "anomaly scores need a calibration: --calibration data.npz, an a
 
 
 def guess_outputs(
-    inputs: Sequence[Tensor], outputs: Sequence[Tensor], said: Mapping[str, str]
+    inputs: Sequence[Tensor], outputs: Sequence[Tensor], said: Mapping[str, str], option: str = "--map"
 ) -> dict[str, str]:
     """Roles by name of what scores or redraws items: as said, Anomalib's, by name, or where only one guess is possible.
 
-    Raises DraftError, showing all inputs and outputs, where nothing is found that a server could answer with. A map is enough: its
-    greatest value is a score.
+    Raises DraftError, showing all inputs and outputs and what to say in `option`, where nothing is found that a server could answer
+    with. A map is enough: its greatest value is a score.
     """
     roles = {each.name: said.get(each.name) or ANOMALIB.get(each.name, each.name) for each in outputs}
     shape = next((each.shape for each in inputs if each.role == "input"), ())
-    guesses = {
-        SCORE: {("batch",), ("batch", 1)} - {shape},
+    possible = {
+        SCORE: _ONE - {shape},
         "reconstruction": {shape},
         "error_map": {("batch", 1, *shape[2:]), ("batch", *shape[2:])} if len(shape) == 4 else set(),
     }
-    for role, shapes in guesses.items():
-        free = [each for each in outputs if each.name not in said and not served(roles[each.name])]
-        fitting = [each.name for each in free if each.dtype == "float32" and each.shape in shapes]
-        if len(fitting) == 1 and role not in roles.values() and not _answers(roles):
-            roles[fitting[0]] = role
+    ends = "\n".join([f"in  {_shown(each)}" for each in inputs] + [f"out {_shown(each)}" for each in outputs])
+    for each in outputs:
+        role = roles[each.name]
+        shapes = _ONE if role.startswith(PREFIX) else {shape} if role == "reconstruction" else {each.shape}
+        if each.shape not in shapes:
+            raise DraftError(f"{each.name} has not the shape of what is called {role}", detail=ends)
+    fitting = {
+        role: [each.name for each in outputs if each.dtype == "float32" and each.shape in shapes]
+        for role, shapes in possible.items()
+    }
+    for role, names in fitting.items():
+        free = [name for name in names if name not in said and not served(roles[name])]
+        if len(free) == 1 and role not in roles.values() and not _answers(roles):
+            roles[free[0]] = role
     if not _answers(roles) and "error_map" not in roles.values():
-        ends = [f"in {_shown(each)}" for each in inputs] + [f"out {_shown(each)}" for each in outputs]
-        raise DraftError(
-            f"nothing is known to be a score or a reconstruction among {'; '.join(ends)}: say which it is, as "
-            f"{outputs[0].name}:{SCORE} or {outputs[0].name}:reconstruction"
-        )
+        raise DraftError(_ask(fitting, option), detail=ends)
     return roles
+
+
+def _ask(fitting: Mapping[str, Sequence[str]], option: str) -> str:
+    """What to say, of the outputs that could be something."""
+    choices = [f"{option} {name}:{role}" for role, names in fitting.items() for name in names]
+    if not choices:
+        return (
+            "no output has the shape of a score, one number an item, or of a reconstruction, the input's own"
+        )
+    return f"it cannot be guessed which output is a score or a reconstruction: say {' or '.join(choices)}"
 
 
 def _answers(roles: Mapping[str, str]) -> bool:

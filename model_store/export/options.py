@@ -135,7 +135,7 @@ def complete(options: Options, graph: GraphDraft, run: TorchRun) -> Draft:
     """The whole draft, its outputs described by what the module returned. Raises DraftError where parts are missing."""
     found, said = infer_outputs(graph.inputs, run.cases, run.outputs), said_roles("--output", options.outputs)
     if options.task == "anomaly-detection":
-        roles = guess_outputs(graph.inputs, found, said)
+        roles = guess_outputs(graph.inputs, found, said, "--output")
         outputs = [each.model_copy(update={"role": roles[each.name]}) for each in found]
     else:
         outputs = assign_outputs(options.task, graph.inputs, found, said)

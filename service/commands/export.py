@@ -59,6 +59,7 @@ from service.commands.export_options import (
     TaskOption,
     Tokenizer,
     Weights,
+    task_of,
 )
 from service.commands.publishing import (
     Steps,
@@ -112,7 +113,7 @@ def torch(  # noqa: PLR0917 - each argument is one option of the command
     Roles are taken from the tensors' names, or guessed where only one guess is possible; else the command says what to add.
     """
     options = Options(
-        factory, name, task, family, tuple(example or ()),
+        factory, name, task_of(task), family, tuple(example or ()),
         weights=weights, method=method, inputs=tuple(input_roles or ()), outputs=tuple(output_roles or ()),
         sizes=tuple(size or ()), cases=cases, oracle=oracle, class_names=tuple(class_name or ()),
         tokenizer=tokenizer, context=context, decoder=decoder, decoder_weights=decoder_weights, calibration=calibration,
@@ -244,7 +245,7 @@ def onnx(  # noqa: PLR0917 - each argument is one option of the command
         from model_store.export.foreign_pictures import Pictures
 
         options = ForeignOptions(
-            name, task, tuple(mapping or ()), tokenizer, context,
+            name, task_of(task), tuple(mapping or ()), tokenizer, context,
             Pictures(tuple(class_name or ()), tuple(size or ()), betas, guidance, step_count),
             calibration, decoder,
             description=description, licence=licence, data=data, data_licence=data_licence, attribution=attribution, home=home,

@@ -1,7 +1,7 @@
 """The options of `atelier export`, as typer declares them."""
 
 from pathlib import Path
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import typer
 
@@ -54,8 +54,14 @@ Oracle: TypeAlias = Annotated[
     typer.Option(rich_help_panel=GRAPH, help="module:factory of another module that says what is right."),
 ]
 Name: TypeAlias = Annotated[str, typer.Option(rich_help_panel=PACKAGE, help="Name to publish under.")]
+TaskWord: TypeAlias = Literal[Task, "anomaly-score"]
 TaskOption: TypeAlias = Annotated[
-    Task, typer.Option("--task", rich_help_panel=PACKAGE, help="What the model does.")
+    TaskWord,
+    typer.Option(
+        "--task",
+        rich_help_panel=PACKAGE,
+        help="What the model does; anomaly-score is another word for anomaly-detection.",
+    ),
 ]
 FamilyOption: TypeAlias = Annotated[
     Family, typer.Option("--family", rich_help_panel=PACKAGE, help="What kind of model it is.")
@@ -215,3 +221,8 @@ CalibrationItems: TypeAlias = Annotated[
         "anomalies, by errors of reconstruction where it has no score of its own.",
     ),
 ]
+
+
+def task_of(word: TaskWord) -> Task:
+    """The manifest's word for a task."""
+    return "anomaly-detection" if word == "anomaly-score" else word

@@ -16,7 +16,9 @@ def saved(folder: Path, text: str) -> Path:
 
 
 def test_columns_by_name(tmp_path: Path) -> None:
-    columns = read_columns(saved(tmp_path, "\ufeffage, colour,label\n41,red,0\n NaN ,,1\n\n1e2,N/A,anomaly\n"))
+    columns = read_columns(
+        saved(tmp_path, "\ufeffage, colour,label\n41,red,0\n NaN ,,1\n\n1e2,N/A,anomaly\n")
+    )
     assert columns.numbers("age") == [41, None, 100]
     assert columns["colour"] == ["red", None, "N/A"]
     assert columns.labels(None, ()) is not None

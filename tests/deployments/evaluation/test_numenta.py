@@ -21,7 +21,7 @@ def test_alarms_are_fewer_than_steps_above_the_threshold() -> None:
     scores[0][205:215] = 3.0
     scores[1][300:320] = 3.0  # of twenty false alarms one is left
     figures = benchmark(judged, scores, 2.0, Alarms(), "key")
-    assert list(figures)[0] == "nab.standard"
+    assert next(iter(figures)) == "nab.standard"
     assert len(figures) == 12
     assert figures["nab.standard"].value < figures["nab_alarms.standard"].value
     assert figures["nab_alarms.standard"].value == figures["nab_own_alarms.standard"].value

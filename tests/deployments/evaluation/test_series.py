@@ -4,6 +4,7 @@ import json
 import math
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,12 +27,13 @@ STEPS = 200
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = tmp_path_factory.mktemp("store")
-    for name, options in {
+    cuts: dict[str, dict[str, Any]] = {
         "tiny-series": {},
         "hops": {"hop": 2, "merge": "mean"},
         "whole": {"padding": "none", "hop": 3},
         "pair": {"channels": 2, "known": True},
-    }.items():
+    }
+    for name, options in cuts.items():
         records.series(folder, name=name, normalisation="fixed", **options)
     return Store(folder)
 
@@ -40,7 +42,8 @@ def values() -> list[float]:
     """Near zero; for eight steps from the 120th on they are not."""
     series = np.random.default_rng(0).uniform(-0.5, 0.5, STEPS)
     series[120:128] += 4
-    return series.tolist()
+    found: list[float] = series.tolist()
+    return found
 
 
 def run(store: Store, name: str, plan: Plan) -> tuple[Evaluation, Found]:
@@ -152,7 +155,7 @@ def test_other_data_is_refused(store: Store, numenta: Path, tmp_path: Path) -> N
     np.savez(tmp_path / "x.npz", X=np.zeros((2, 5)))
     with pytest.raises(EvaluationError, match="have 1 channels, and the model takes 2"):
         run(store, "pair", Plan(tmp_path / "x.npz", device="cpu"))
-    with pytest.raises(EvaluationError, match="neither a .csv nor an .npz file, nor a folder"):
+    with pytest.raises(EvaluationError, match=r"neither a .csv nor an .npz file, nor a folder"):
         run(store, "pair", Plan(tmp_path / "nab" / "labels", device="cpu"))
 
 
@@ -206,5 +209,3 @@ def test_a_curve_keeps_its_peaks() -> None:
         zip(curve.x, curve.y, strict=True)
     )
     assert not any(500 <= each < 800 for each in curve.x if each % 66)
-
-

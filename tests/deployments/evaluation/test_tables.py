@@ -123,7 +123,7 @@ def test_arrays_that_do_not_fit(store: Store, tmp_path: Path) -> None:
         np.savez(path, allow_pickle=False, **arrays)
         with pytest.raises(EvaluationError, match=complaint):
             run(store, name, Plan(path, device="cpu"))
-    with pytest.raises(EvaluationError, match="neither a .csv nor an .npz file"):
+    with pytest.raises(EvaluationError, match=r"neither a .csv nor an .npz file"):
         run(store, "numbers", Plan(tmp_path, device="cpu"))
-    with pytest.raises(EvaluationError, match="--label names a column of .csv files"):
+    with pytest.raises(EvaluationError, match=r"--label names a column of .csv files"):
         run(store, "numbers", Plan(path, device="cpu", label="y"))

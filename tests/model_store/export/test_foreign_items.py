@@ -243,12 +243,8 @@ def file_of(folder: Path, shape: list[int | str | None], out: list[int | str | N
 @pytest.mark.parametrize(
     ("shape", "out", "mapping", "complaint"),
     [
-        (
-            ["n", 5],
-            ["n", 3],
-            (),
-            r"among in x float32\[batch, 5\]; out a float32\[batch, 3\]: say which it is, as a:score",
-        ),
+        (["n", 5], ["n", 3], (), "no output has the shape of a score, one number an item"),
+        (["n", 5], ["n", 3], ("a:score.x",), "a has not the shape of what is called score.x"),
         ([1, 5], [1], (), r"x FLOAT\[1, 5\]: items are float32 and come in batches"),
         (["n", 5], ["n"], ("b:score.x",), "--map names b; there are x, a"),
         (["n", "k"], ["n"], (), "sizes vary: --calibration"),

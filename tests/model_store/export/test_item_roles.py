@@ -39,9 +39,20 @@ def test_roles_are_guessed_where_one_guess_is_possible(
 
 def test_two_that_could_be_are_shown_and_asked_for() -> None:
     with pytest.raises(
-        DraftError, match=r"in x float32\[batch, 3, 8, 8\]; out a float32\[batch\]; out b .*a:score\.anomaly"
-    ):
-        guess_outputs(INPUT, out(a=("batch",), b=("batch",)), {})
+        DraftError, match=r"say --output a:score.anomaly or --output b:score.anomaly$"
+    ) as error:
+        guess_outputs(INPUT, out(a=("batch",), b=("batch",), c=("batch", 4)), {}, "--output")
+    shown = ["in  x float32[batch, 3, 8, 8]", *(f"out {name} float32[batch]" for name in "ab")]
+    assert error.value.detail.splitlines() == [*shown, "out c float32[batch, 4]"]
+    with pytest.raises(DraftError, match="no output has the shape of a score"):
+        guess_outputs(INPUT, out(a=("batch", 4)), {})
+
+
+@pytest.mark.parametrize("role", ["score.far", "reconstruction"])
+def test_a_role_is_refused_to_another_shape(role: str) -> None:
+    with pytest.raises(DraftError, match=f"a has not the shape of what is called {role}$") as error:
+        guess_outputs(INPUT, out(a=("batch", 4)), {"a": role})
+    assert "out a float32[batch, 4]" in error.value.detail
 
 
 def test_a_row_of_one_number_is_no_score_of_itself() -> None:

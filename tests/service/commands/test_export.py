@@ -247,7 +247,7 @@ def test_an_encoder_and_its_decoder_get_scores(tmp_path: Path) -> None:
 def test_a_detector_of_anomalib_is_recognised(tmp_path: Path) -> None:
     np.savez(tmp_path / "normal.npz", X=np.random.default_rng(0).uniform(0, 1, (30, 1, 8, 8)))
     options = [
-        f"{HERE}:Detector", "--name", "seen", "--task", "anomaly-detection", "--family", "autoencoder",
+        f"{HERE}:Detector", "--name", "seen", "--task", "anomaly-score", "--family", "autoencoder",
         "--example", "input=float32[batch,1,8,8]:0..1", "--store", str(tmp_path / "store"),
     ]  # fmt: skip
 
@@ -255,7 +255,7 @@ def test_a_detector_of_anomalib_is_recognised(tmp_path: Path) -> None:
 
     assert (status, errors) == (0, "")
     manifest = Store(str(tmp_path / "store")).open("seen").manifest
-    assert manifest.capabilities == ("score",)
+    assert (manifest.task, manifest.capabilities) == ("anomaly-detection", ("score",))
     assert {each.role for each in manifest.graphs["score"].outputs} == {"score.anomaly", "error_map"}
     status, _, errors = run(*options)
     assert (status, errors[:42]) == (1, "✗ anomaly scores need a calibration: --cal")

@@ -56,6 +56,8 @@ def test_arrays_become_a_package(tmp_path: Path) -> None:
         (("pca", "DATA", "--name", "No"), "'No' is no package name"),
         (("pca", "missing.npz", "--name", "x"), "missing.npz cannot be read"),
         (("pca", "DATA", "--name", "x", "--components", "5"), "5 components: between 1 and 3 can be taken"),
+        (("knn", "DATA", "--name", "x", "--feature", "a"), "1 features are named; data.npz has 5 columns"),
+        (("knn", "DATA", "--name", "x", "--label", "y"), "--label names a column of a .csv file"),
         (("mahalanobis", "DATA", "--name", "x", "--calibration", "0.05"), "leaves 4"),
     ],
 )
