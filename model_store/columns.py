@@ -21,10 +21,10 @@ _NOTHING: Final = frozenset({"", "nan", "null", "na", "none"})
 
 @dataclass(frozen=True)
 class Columns:
-    """Texts of a file by column; None where a field is empty or says that nothing is known."""
+    """Texts of a file by column."""
 
     file: str
-    texts: dict[str, list[str | None]]
+    texts: dict[str, list[str]]
     rows: int
 
     def labels(self, named: str | None, taken: Sequence[str]) -> Truths | None:
@@ -34,7 +34,7 @@ class Columns:
         if name is None:
             return None
         try:
-            return np.array([_TRUTHS[(each or "").lower().removesuffix(".0")] for each in self[name]])
+            return np.array([_TRUTHS[each.lower().removesuffix(".0")] for each in self[name]])
         except KeyError as error:
             raise WrongArrays(
                 f"{self.file}: column {name} has {error.args[0]!r}, where a label is 0 (normal) or 1 (anomaly)"
@@ -42,7 +42,11 @@ class Columns:
 
     def numbers(self, name: str) -> list[float | None]:
         """A column of numbers. Raises WrongArrays naming the line."""
-        return [self._number(each, name, line) for line, each in enumerate(self[name], 2)]
+        return [self._number(each, name, line) for line, each in enumerate(self.words(name), 2)]
+
+    def words(self, name: str) -> list[str | None]:
+        """A column, None where a field is empty or says that nothing is known. Raises WrongArrays."""
+        return [None if each.lower() in _NOTHING else each for each in self[name]]
 
     def _number(self, text: str | None, name: str, line: int) -> float | None:
         try:
@@ -52,7 +56,7 @@ class Columns:
                 f"{self.file}, line {line}: {name} is {text!r}, where a number belongs"
             ) from None
 
-    def __getitem__(self, name: str) -> list[str | None]:
+    def __getitem__(self, name: str) -> list[str]:
         if name not in self.texts:
             raise WrongArrays(f"{self.file} has no column {name}, only {', '.join(self.texts)}")
         return self.texts[name]
@@ -78,10 +82,7 @@ def read_columns(path: Path) -> Columns:
             raise WrongArrays(f"{path.name}, line {line}: {len(row)} fields in {len(names)} columns")
     if not rows:
         raise WrongArrays(f"{path.name} has no rows below its names")
-    told = (
-        [None if each.strip().lower() in _NOTHING else each.strip() for each in column]
-        for column in zip(*rows, strict=True)
-    )
+    told = ([each.strip() for each in column] for column in zip(*rows, strict=True))
     return Columns(path.name, dict(zip(names, told, strict=True)), len(rows))
 
 

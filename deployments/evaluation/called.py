@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -12,8 +12,10 @@ from deployments.evaluation.errors import EvaluationError
 from deployments.evaluation.record import Figure
 from deployments.evaluation.shown import Progress
 from deployments.evaluation.speed import timings
-from deployments.messages import Item, Output, Request
+from deployments.messages import Output, Request
 from deployments.studio import Studio
+
+T = TypeVar("T")
 
 TOGETHER: Final = 256
 _LEAST, _MOST, _SECONDS = 5, 2_000, 1.5
@@ -22,8 +24,8 @@ _PLACE: Final = re.compile(r"input\[(\d+)\]")
 
 async def called(
     studio: Studio,
-    items: Sequence[Item],
-    ask: Callable[[tuple[Item, ...]], Request],
+    items: Sequence[T],
+    ask: Callable[[tuple[T, ...]], Request],
     doing: str,
     progress: Progress,
 ) -> list[Output]:

@@ -17,6 +17,7 @@ from deployments.errors import ServingError
 from deployments.evaluation.data import read_items
 from deployments.evaluation.drawings import compare, evaluate_drawings
 from deployments.evaluation.edits import evaluate_edits
+from deployments.evaluation.encoders import evaluate_encoder, read_marked
 from deployments.evaluation.errors import EvaluationError
 from deployments.evaluation.items import evaluate_items, item_shape
 from deployments.evaluation.record import Data, Evaluation, Model
@@ -85,6 +86,8 @@ def _measure(package: Package, plan: Plan, progress: Progress) -> tuple[Data, Fo
         raise EvaluationError("--label names a column of .csv files; other data has its own labels")
     if manifest.table:
         return _rows(package, manifest.table, plan, progress)
+    if manifest.encoder:
+        return _encoder(package, plan, progress)
     if manifest.series:
         return _series(package, manifest.series, plan, progress)
     found, data = Found(), None
@@ -118,6 +121,13 @@ def _series(package: Package, series: Series, plan: Plan, progress: Progress) ->
     recorded, data = read_series(plan.data, series, plan.label, plan.limit)
     with closing(_studio(package, plan)) as studio:
         return data, asyncio.run(evaluate_series(studio, package.manifest, recorded, data.digest, progress))
+
+
+def _encoder(package: Package, plan: Plan, progress: Progress) -> tuple[Data, Found]:
+    progress("Reading the data", 0, 0)
+    marked, data = read_marked(plan.data, plan.limit)
+    with closing(_studio(package, plan)) as studio:
+        return data, asyncio.run(evaluate_encoder(studio, package.manifest, marked, data.digest, progress))
 
 
 def _texts(package: Package, plan: Plan, progress: Progress) -> tuple[Data, Found]:

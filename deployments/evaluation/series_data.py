@@ -103,9 +103,7 @@ def _csv(path: Path, name: str, channels: Sequence[str], label: str | None) -> R
     columns = read_columns(path)
     names = _channels(columns, channels, label)
     values = np.array([columns.numbers(each) for each in names], np.float64).T
-    stamps: list[Any] | None = columns.texts.get(_TIME)
-    if stamps is not None:
-        stamps = [_stamp(each) for each in stamps]
+    stamps = [_stamp(each) for each in columns[_TIME]] if _TIME in columns.texts else None
     return Recorded(name, known(values), columns.labels(label, names), stamps)
 
 
@@ -119,9 +117,9 @@ def _channels(columns: Columns, channels: Sequence[str], label: str | None) -> l
     return list(channels)
 
 
-def _stamp(text: str | None) -> float | str | None:
+def _stamp(text: str) -> float | str:
     try:
-        return float(text or "")
+        return float(text)
     except ValueError:
         return text
 

@@ -44,7 +44,7 @@ def _csv(path: Path, table: Table, label: str | None) -> Rows:
     columns, names = read_columns(path), [each.name for each in table.features]
     labels = columns.labels(label, names)
     texts: list[Sequence[float | str | None]] = [
-        columns.numbers(each.name) if isinstance(each, Number) else columns[each.name]
+        columns.numbers(each.name) if isinstance(each, Number) else columns.words(each.name)
         for each in table.features
     ]
     rows = tuple(dict(zip(names, row, strict=True)) for row in zip(*texts, strict=True))

@@ -36,7 +36,7 @@ def evaluate(  # noqa: PLR0917 - each argument is one option of the command
         typer.Option(
             help="Held-out data: a folder of pictures (good/ and defects, ground_truth/ with masks; classes, or metadata.jsonl with "
             "captions), .npz (X, y, masks, prompts), .txt, .jsonl (text, or prompt and target), or .csv (a column for each feature or "
-            "channel, and labels); a folder of .csv files, or of the Numenta benchmark (data/, labels/), for series."
+            "channel, and labels; text and label, or a, b and score, for encoders); a folder of .csv files, or of the Numenta benchmark (data/, labels/), for series."
         ),
     ],
     store: Annotated[

@@ -20,6 +20,7 @@ _WORDS: Final = {
     "vendi": "Vendi score",
     "bleu": "BLEU",
     "chrf": "chrF",
+    "knn_accuracy": "nearest-neighbour accuracy",
     "nab": "NAB score",
     "nab_alarms": "NAB, alarms",
     "nab_own_alarms": "NAB, own alarms",
@@ -33,7 +34,8 @@ _WORDS: Final = {
 }
 # What a page says first of a model, if it was measured.
 _HEADS: Final = (
-    "nab", "nab_own_alarms", "auroc", "imputation_error", "windows_found", "pixel_auroc", "aupro", "frechet", "coverage", "bleu", "chrf", "exact_match", "bits_per_byte",
+    "nab", "nab_own_alarms", "auroc", "imputation_error", "windows_found", "knn_accuracy",
+    "similarity", "accuracy", "pixel_auroc", "aupro", "frechet", "coverage", "bleu", "chrf", "exact_match", "bits_per_byte",
     "reconstruction_psnr", "reconstruction_ssim", "first_token_p50", "latency_p50", "drawing_latency_p50",
 )  # fmt: skip
 _MOST_HEADS: Final = 4

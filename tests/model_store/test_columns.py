@@ -20,7 +20,8 @@ def test_columns_by_name(tmp_path: Path) -> None:
         saved(tmp_path, "\ufeffage, colour,label\n41,red,0\n NaN ,,1\n\n1e2,N/A,anomaly\n")
     )
     assert columns.numbers("age") == [41, None, 100]
-    assert columns["colour"] == ["red", None, "N/A"]
+    assert columns["colour"] == ["red", "", "N/A"]
+    assert columns.words("colour") == ["red", None, "N/A"]
     assert columns.labels(None, ()) is not None
     np.testing.assert_array_equal(columns.labels(None, ()), [False, True, True])
     assert columns.labels(None, ["label"]) is None  # a feature of that name is no label
