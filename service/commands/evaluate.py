@@ -64,7 +64,8 @@ def evaluate(  # noqa: PLR0917 - each argument is one option of the command
     label: Annotated[
         str | None,
         typer.Option(
-            help="CSV column with 0 for normal and 1 for anomalies (else label or anomaly, if there)."
+            metavar="COLUMN",
+            help="CSV column with 0 for normal and 1 for anomalies (else label or anomaly, if there).",
         ),
     ] = None,
 ) -> None:
@@ -72,6 +73,7 @@ def evaluate(  # noqa: PLR0917 - each argument is one option of the command
 
     What is measured follows from the package and the data:
     AUROC, AUPR and F1 with labels, AUPRO with masks; PSNR and SSIM of reconstructions;
+    error of missing values filled in; NAB scores of series; nearest neighbours of encoders;
     Frechet distance, coverage and Vendi score of drawings; bits per byte of documents;
     BLEU and chrF of answers; the speed on this machine. Each has a 95 % interval.
     """

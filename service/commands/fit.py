@@ -57,6 +57,7 @@ Label = Annotated[
     str | None,
     typer.Option(
         rich_help_panel=DETECTOR,
+        metavar="COLUMN",
         help="CSV column with 0 for normal and 1 for anomalies (else label or anomaly, if there).",
     ),
 ]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from deployments.evaluation.detection import curves, detection, histogram
+from deployments.evaluation.detection import curves, detection, histogram, judged
 
 
 def test_a_perfect_score_with_a_sound_threshold() -> None:
@@ -35,3 +35,22 @@ def test_a_histogram_is_of_shares_even_where_all_values_are_the_same() -> None:
     plot = histogram("t", "x", {"all": np.ones(7)}, {"inside": 1.0, "outside": 9.0})
     assert sum(plot.curves[0].y) == pytest.approx(2)  # each step has two corners
     assert plot.marks == {"inside": 1.0}
+
+
+def test_units_of_several_scores_are_drawn_together() -> None:
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(10) >= 6, 50)
+    scores = labels + np.repeat(random.normal(0, 1, 10), 50)  # alike within a unit
+    alone = detection("x", scores, labels, 0.5, "key")
+    together = detection("x", scores, labels, 0.5, "key", np.repeat(np.arange(10), 50))
+    for name, figure in alone.items():
+        assert together[name].value == figure.value
+        assert together[name].high - together[name].low > 2 * (figure.high - figure.low)
+    every = detection("x", scores, labels, 0.5, "key", np.arange(500))
+    assert every == alone
+
+
+def test_labels_of_one_kind_tell_nothing_apart() -> None:
+    found = judged({"x": np.linspace(0, 1, 10)}, np.zeros(10, bool), None, "key")
+    assert not found.figures
+    assert [plot.title for plot in found.plots] == ["Scores"]

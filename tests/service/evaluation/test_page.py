@@ -1,19 +1,22 @@
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.evaluation.shown import Found, Grid, Passage, Tile
+from deployments.evaluation.record import Curve, Plot
+from deployments.evaluation.shown import Found, Grid, Passage, Sheet, Tile
 from service.evaluation.numbers import shown, signed, title
 from service.evaluation.page import comparison_page, evaluation_page
-from service.evaluation.svg import interval, ticks
+from service.evaluation.svg import chart, interval, ticks
 from tests.service.evaluation.records import figure, record
 
 FOUND = Found(
     grids=[Grid("Drawn", "some", (Tile(b"png", "<cap>"),))],
     passages=[Passage("ask <script>", "say", "want"), Passage("nothing", "")],
+    sheets=[Sheet("Shares", "of <each>", ("feature", "all"), (("<age>", "9.5%"),))],
 )
 
 
@@ -55,6 +58,7 @@ def test_a_page_is_sound_and_needs_nothing_else() -> None:
         "ask &lt;script&gt;",
         "(nothing)",
         "&lt;cap&gt;",
+        '<td class="name">&lt;age&gt;</td><td class="number">9.5%</td>',
     ):
         assert said in page
     assert page.count('class="interval"') == 1  # of what lies between 0 and 1
@@ -72,6 +76,24 @@ def test_a_comparison_says_what_is_better_and_why_it_may_not_be() -> None:
     assert "on the same items" in page
     assert "on different data" in comparison_page(new, record({"auroc": figure(0.8)}, data="1"))
     assert page.count("<figure>") == 2
+
+
+def plot(*ys: float, **more: Any) -> str:
+    curve = Curve(name="a", x=tuple(map(float, range(len(ys)))), y=ys)
+    return chart(Plot(title="t", x="step", y="value", curves=(curve,), **more))
+
+
+def test_parts_of_the_time_are_marked() -> None:
+    drawn = plot(1.0, 2.0, 5.0, spans=((1.0, 1.0), (0.0, 2.0)))
+    assert drawn.count('class="window"') == 2
+    assert 'width="2"' in drawn  # what is one step long can be seen
+
+
+def test_lines_far_from_zero_are_shown_from_where_they_are() -> None:
+    assert ">0</text>" not in plot(1000.0, 1001.0).split('class="axis"')[0]
+    assert ">-4</text>" in plot(-4.0, 2.0)
+    assert ">0</text>" in plot(1.0, 9.0).split('class="axis"')[0]
+    assert ">0</text>" in plot(1000.0, 1001.0, kind="area").split('class="axis"')[0]
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
@@ -93,6 +115,8 @@ def test_an_interval_is_drawn_of_shares_only() -> None:
         ("throughput_16", "throughput, 16 at once"),
         ("drawing_latency_p50", "drawing: latency p50"),
         ("bits_per_byte", "bits per byte"),
+        ("nab_alarms.reward_low_FP_rate", "NAB, alarms (low FP)"),
+        ("imputation_error.30", "imputation error (30 % hidden)"),
     ],
 )
 def test_names_become_words(name: str, words: str) -> None:
