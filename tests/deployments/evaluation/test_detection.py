@@ -40,7 +40,7 @@ def test_a_histogram_is_of_shares_even_where_all_values_are_the_same() -> None:
 def test_units_of_several_scores_are_drawn_together() -> None:
     random = np.random.default_rng(0)
     labels = np.repeat(np.arange(10) >= 6, 50)
-    scores = labels + np.repeat(random.normal(0, 1, 10), 50)  # alike within a unit
+    scores = labels.astype(np.float64) + np.repeat(random.normal(0, 1, 10), 50)  # alike within a unit
     alone = detection("x", scores, labels, 0.5, "key")
     together = detection("x", scores, labels, 0.5, "key", np.repeat(np.arange(10), 50))
     for name, figure in alone.items():
