@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from service.cli import main
-from tests import packages
+from tests import packages, records
 
 
 def run(*arguments: str | Path) -> Result:
@@ -55,6 +55,24 @@ def test_evaluating_shows_and_writes(place: Path) -> None:
     assert f"Wrote {folder / 'evaluation.json'}" in result.stdout
     assert json.loads((folder / "evaluation.json").read_bytes())["figures"]["auroc.l1"]["value"] == 1
     assert (folder / "index.html").read_text().startswith("<!doctype html>")
+
+
+def test_rows_are_evaluated_by_a_column_of_labels(
+    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    records.table(place / "store")
+    rows = [f"{48 + step % 3},{950 + 400 * (step % 2)},red,{step % 2}" for step in range(200)]
+    data = tmp_path / "rows.csv"
+    data.write_text("\n".join(["age,income,colour,broken", *rows]))
+    options = ("--data", data, "--store", place / "store", "--out", tmp_path, "--device", "cpu")
+    result = run("evaluate", "tiny-table", *options, "--label", "broken")
+    assert result.exit_code == 0, result.output
+    assert "imputation error (30 % hidden)" in result.stdout
+    assert "What scores are of" in (tmp_path / "tiny-table/1/index.html").read_text()
+    assert not caplog.records  # half of the rows are anomalies, which is no drift
+    refused = run("evaluate", "tiny-table", *options, "--label", "odd")
+    assert refused.exit_code == 1
+    assert "rows.csv has no column odd, only age, income, colour, broken" in refused.output
 
 
 def test_comparing_shows_what_differs(place: Path, tmp_path: Path) -> None:
