@@ -1,5 +1,6 @@
 import io
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,10 @@ def test_every_set_is_measured(drafted: Draft, told: Steps) -> None:
     found = drafted.quality["adbench_auroc.density"]
     assert found.baseline is not None
     assert found.baseline > 0.9  # rows that lost what holds them together are far from all others
+    assert found.note is not None
+    assert re.fullmatch(
+        r"a model of .*; PCA (0\.\d{4}|1\.0000), Mahalanobis distance (0\.9\d{3}|1\.0000)", found.note
+    )
 
 
 def test_figures_are_means_over_sets(data: Path, trained: table_ae.Trained) -> None:
