@@ -87,7 +87,7 @@ def able(roles: Sequence[str], *, decodes: bool = False) -> tuple[Capability, ..
     """What a package whose graphs have these roles can do."""
     found: list[Capability] = ["reconstruct"] if "reconstruction" in roles else []
     found += ["score"] if any(each.startswith(PREFIX) for each in roles) else []
-    found += ["encode"] if "latent" in roles else []
+    found += ["encode", "embed"] if "latent" in roles else []
     return (*found, "decode", "interpolate") if decodes else tuple(found)
 
 

@@ -165,7 +165,7 @@ def assign_outputs(
 def capabilities(task: Task, roles: Collection[str]) -> tuple[Capability, ...]:
     """What a package of one graph with these roles can do."""
     if task == "reconstruction" and "latent" in roles:
-        return "reconstruct", "encode"
+        return "reconstruct", "encode", "embed"
     return (_CAPABILITIES[task],)
 
 

@@ -246,7 +246,7 @@ def draft(
         name=NAME,
         task="reconstruction",
         family="autoencoder",
-        capabilities=("reconstruct", "score", "encode", "decode", "interpolate"),
+        capabilities=("reconstruct", "score", "encode", "embed", "decode", "interpolate"),
         description="A small autoencoder of clothes: redraws grey 28x28 images and scores how unlike clothes they are.",
         licence="Apache-2.0",
         provenance=fashion.SOURCE.provenance(trained, "fashion_ae", seed=recipe.seed, steps=recipe.steps),

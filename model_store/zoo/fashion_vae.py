@@ -290,7 +290,7 @@ def draft(
         name=NAME,
         task="reconstruction",
         family="vae",
-        capabilities=("reconstruct", "score", "encode", "decode", "interpolate", "generate_image"),
+        capabilities=("reconstruct", "score", "encode", "embed", "decode", "interpolate", "generate_image"),
         description="A variational autoencoder of clothes: redraws, scores and draws grey 28x28 images.",
         licence="Apache-2.0",
         provenance=fashion.SOURCE.provenance(trained, "fashion_vae", seed=recipe.seed, steps=recipe.steps),

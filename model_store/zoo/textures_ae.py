@@ -76,7 +76,7 @@ def draft(
         name=NAME,
         task="reconstruction",
         family="autoencoder",
-        capabilities=("reconstruct", "score", "encode", "decode", "interpolate"),
+        capabilities=("reconstruct", "score", "encode", "embed", "decode", "interpolate"),
         description="A small autoencoder of floors, walls and waters, 32x32 in colour: shows and scores what is wrong on them.",
         licence="Apache-2.0",
         provenance=tiles.SOURCE.provenance(trained, "textures_ae", seed=recipe.seed, steps=recipe.steps),

@@ -173,7 +173,7 @@ def test_an_encoder_and_a_decoder_become_one_package(tmp_path: Path, latent: tup
 
     manifest, _ = exported(encoder, normal(tmp_path, 1, 4, 4), task="reconstruction", decoder=decoder)
 
-    assert manifest.capabilities == ("reconstruct", "score", "encode", "decode", "interpolate")
+    assert manifest.capabilities == ("reconstruct", "score", "encode", "embed", "decode", "interpolate")
     package = Store(str(tmp_path / "store")).open("made")
     drawn = items(3, 1, 4, 4)
     whole, back = (open_graph(package, name, device=Device("cpu")) for name in ("reconstruct", "decode"))
@@ -192,7 +192,7 @@ def test_a_role_is_taken_as_it_is_said(tmp_path: Path) -> None:
     manifest, shown = exported(file, normal(tmp_path, 5), "a:score.sum", "b:latent")
 
     assert shown["a"][1] == "score.sum"
-    assert manifest.capabilities == ("score", "encode")
+    assert manifest.capabilities == ("score", "encode", "embed")
 
 
 def summing(folder: Path, name: str, width: int, *outputs: str) -> Path:
@@ -211,7 +211,7 @@ def test_which_output_is_the_latent_can_be_said(tmp_path: Path) -> None:
     ):
         exported(encoder, None, task="reconstruction", decoder=decoder)
     manifest, _ = exported(encoder, None, "mean:latent", task="reconstruction", decoder=decoder)
-    assert manifest.capabilities == ("reconstruct", "encode", "decode", "interpolate")
+    assert manifest.capabilities == ("reconstruct", "encode", "embed", "decode", "interpolate")
 
 
 def test_an_encoder_and_a_decoder_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_a_row_of_one_number_is_no_score_of_itself() -> None:
 
 def test_what_a_package_can_do_follows_from_its_roles() -> None:
     assert able(["input", "reconstruction", "latent", "score.l1"], decodes=True) == (
-        "reconstruct", "score", "encode", "decode", "interpolate",
+        "reconstruct", "score", "encode", "embed", "decode", "interpolate",
     )  # fmt: skip
     assert able(["score.x"]) == ("score",)
 

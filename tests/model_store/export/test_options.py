@@ -150,7 +150,7 @@ def test_an_autoencoder_of_pictures() -> None:
     draft = complete(replace(OPTIONS, licence="MIT", home="https://example.org"), graph_draft(OPTIONS), run)
 
     assert draft.image == Image(channels=1, height=8, width=8)
-    assert draft.capabilities == ("reconstruct", "encode")
+    assert draft.capabilities == ("reconstruct", "encode", "embed")
     assert list(draft.graphs) == ["reconstruct"]
     assert [each.role for each in draft.graphs["reconstruct"].outputs] == ["reconstruction", "latent"]
     assert (draft.licence, draft.provenance.home, draft.provenance.recipe) == (

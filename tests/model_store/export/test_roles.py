@@ -127,7 +127,7 @@ def test_roles_that_make_no_sense_are_refused(
     ("task", "found", "expected"),
     [
         ("reconstruction", {"input", "reconstruction"}, ("reconstruct",)),
-        ("reconstruction", {"input", "reconstruction", "latent"}, ("reconstruct", "encode")),
+        ("reconstruction", {"input", "reconstruction", "latent"}, ("reconstruct", "encode", "embed")),
         ("image-generation", {"noise", "output"}, ("generate_image",)),
         ("text-generation", {"input_ids"}, ("complete",)),
         ("feature-extraction", set(), ("embed",)),

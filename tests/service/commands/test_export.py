@@ -238,7 +238,7 @@ def test_an_encoder_and_its_decoder_get_scores(tmp_path: Path) -> None:
     assert (status, errors) == (0, "")
     assert re.search(r"errors +│ score\.ssim", shown)
     manifest = Store(str(tmp_path / "store")).open("pair").manifest
-    assert manifest.capabilities == ("reconstruct", "score", "encode", "decode", "interpolate")
+    assert manifest.capabilities == ("reconstruct", "score", "encode", "embed", "decode", "interpolate")
     assert manifest.scoring is not None
     assert manifest.scoring.default == "ssim"
     assert set(manifest.graphs) == {"reconstruct", "decode"}
