@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from deployments.errors import BadRequest
 from deployments.messages import ImageItem, Item, Numbers, RowItem, SeriesItem, TensorItem
 from deployments.pictures import MAX_PIXELS, decode, fitted, read_picture
+from deployments.pieces import all_finite, pieces
 from model_store.imaging import Image
 from model_store.session import Array
 
@@ -20,9 +21,6 @@ Doubles: TypeAlias = NDArray[np.float64]
 
 _FLOAT_BYTES: Final = 4
 _MOST_DIMENSIONS: Final = 16
-# Numbers.
-_HELD: Final = 500
-_FEW: Final = 16 * _HELD
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +76,11 @@ def _numbers(data: Numbers | Doubles, param: str) -> tuple[Floats, tuple[int, ..
 def _single(values: Floats | Doubles, param: str) -> Floats:
     """A copy in single precision, finite."""
     array = np.empty(values.size, np.float32)
-    # A few in pieces for which numpy keeps hold of the interpreter: what lets go of it waits for the engine to give it back.
-    step = _HELD if values.size <= _FEW else values.size
     with np.errstate(over="ignore"):
-        for first in range(0, values.size, step):
-            piece = array[first : first + step]
-            piece[:] = values[first : first + step]
-            if not np.isfinite(piece).all():
-                raise _not_finite(param)
+        for piece in pieces(values.size):
+            array[piece] = values[piece]
+    if not all_finite(array):
+        raise _not_finite(param)
     return array
 
 

@@ -24,6 +24,7 @@ from deployments.messages import (
 )
 from deployments.oneshot import Result, Task
 from deployments.pictures import MAX_PIXELS, encode, heat
+from deployments.pieces import all_finite
 from deployments.randomness import stream
 from model_store.manifest import READERS, Graph, Manifest, Scoring, Tensor
 
@@ -270,9 +271,7 @@ class Autoencoding:
 
 def check_finite(result: Result, param: str | None) -> None:
     """Raise BadRequest: numbers near float32's end overflow inside a model, whose weights gave the recorded answers when it was loaded."""
-    if not all(
-        np.isfinite(values).all() if values.ndim else math.isfinite(values) for values in result.values()
-    ):
+    if not all(all_finite(values) if values.ndim else math.isfinite(values) for values in result.values()):
         raise BadRequest("The model has no finite answer to this input.", code="not_finite", param=param)
 
 

@@ -14,6 +14,7 @@ from pybase64 import b64decode, b64encode_as_string
 
 from deployments.errors import BadRequest, ModelFault
 from deployments.messages import Alarm, Array, ImageItem, Item, Output, RowItem, SeriesItem, TensorItem
+from deployments.pieces import all_finite
 from service.openai.schemas.fields import File
 from service.openai.schemas.items import InputItem, TensorData
 
@@ -131,6 +132,6 @@ def _not_finite() -> ModelFault:
 
 def _nested(array: Array) -> NDArray[np.float32]:
     values = np.frombuffer(array.data, "<f4").reshape(array.shape)
-    if not np.isfinite(values).all():
+    if not all_finite(values):
         raise _not_finite()
     return values
