@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Numbers: TypeAlias = (
     list[Any] | bytes
@@ -23,7 +24,7 @@ class ImageItem:
 class TensorItem:
     """A tensor as the client sent it. `shape` None: as nested; bytes are float32; an array stands for lists of numbers."""
 
-    data: Numbers | NDArray[np.float64]
+    data: "Numbers | NDArray[np.float64]"
     shape: tuple[int, ...] | None = None
 
 

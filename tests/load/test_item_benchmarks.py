@@ -183,8 +183,7 @@ async def test_all_of_a_requests_time_is_accounted_for(package: Package) -> None
         parts = (line.spent.read, line.spent.model, line.spent.write)
         assert all(part > 0 for part in parts)
         assert 0 < line.share < 1
-    sizes = {(each.route, each.form): each.answered_kilobytes for each in lines}
-    assert sizes["reconstructions", "nested"] > sizes["reconstructions", "base64"]
+    assert all(each.answered_kilobytes > 0 for each in lines)
     assert "picture" in printed(item_costs.show("tiny-ae", 4, lines))
 
 

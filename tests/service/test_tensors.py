@@ -1,4 +1,5 @@
 import json
+import pickle
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -41,6 +42,13 @@ def test_lists_of_numbers_are_arrays(data: Any) -> None:
     assert found.dtype == np.float64
     assert found.shape == np.shape(data)
     assert found.tobytes() == np.array(data, np.float64).tobytes()
+
+
+def test_arrays_travel_between_processes() -> None:
+    found = data_of(parse_tensors(body([MANY, MANY])))
+    buffers: list[pickle.PickleBuffer] = []
+    sent = pickle.dumps(TensorItem(found), protocol=5, buffer_callback=buffers.append)
+    assert pickle.loads(sent, buffers=buffers).data.tolist() == [MANY, MANY]  # noqa: S301 - our own bytes
 
 
 def test_all_else_is_as_it_is_parsed_elsewhere() -> None:
