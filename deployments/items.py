@@ -66,21 +66,23 @@ def _numbers(data: Numbers | Doubles, param: str) -> tuple[Floats, tuple[int, ..
     if isinstance(data, list):
         return _listed(data, param)
     if isinstance(data, np.ndarray):
-        return _single(data.ravel(), param), data.shape
-    if len(data) % _FLOAT_BYTES:
+        array, shape = _single(data.ravel()), data.shape
+    elif len(data) % _FLOAT_BYTES:
         raise BadRequest("The data is not a whole number of float32 values.", param=param)
-    array = _single(np.frombuffer(data, "<f4"), param)
-    return array, array.shape
+    else:
+        array = np.frombuffer(bytearray(data), np.float32)
+        shape = array.shape
+    if not all_finite(array):
+        raise _not_finite(param)
+    return array, shape
 
 
-def _single(values: Floats | Doubles, param: str) -> Floats:
-    """A copy in single precision, finite."""
+def _single(values: Doubles) -> Floats:
+    """In single precision; what is beyond it is infinite."""
     array = np.empty(values.size, np.float32)
     with np.errstate(over="ignore"):
         for piece in pieces(values.size):
             array[piece] = values[piece]
-    if not all_finite(array):
-        raise _not_finite(param)
     return array
 
 
