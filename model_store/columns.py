@@ -72,7 +72,9 @@ def read_columns(path: Path) -> Columns:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             head, *rows = [row for row in csv.reader(file) if row]
-    except (OSError, UnicodeError, csv.Error, ValueError) as error:
+    except OSError as error:
+        raise WrongArrays(f"{path.name} cannot be read: {error.strerror}") from error
+    except (UnicodeError, csv.Error, ValueError) as error:
         raise WrongArrays(f"{path.name} cannot be read as a CSV file: {error}") from error
     names = [each.strip() for each in head]
     if len(set(names)) < len(names):

@@ -119,6 +119,8 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
         with path.open("rb") as file:
             stored = np.load(file, allow_pickle=False)
             arrays = dict(stored) if isinstance(stored, np.lib.npyio.NpzFile) else {}
+    except FileNotFoundError as error:
+        raise WrongArrays(f"{path.name} cannot be read: {error.strerror}") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise WrongArrays(f"{path.name} cannot be read as an .npz of arrays: {error!s:.200}") from error
     if "X" not in arrays:

@@ -160,9 +160,12 @@ def test_detectors_are_fitted_as_the_readme_says(tmp_path: Path) -> None:
         X=generator.standard_normal((200, 12)) @ generator.standard_normal((12, 12)),
         y=np.arange(200) >= 190,
     )
+    rows = generator.random((60, 3)).round(3).tolist()
+    lines = [["pressure", "flow", "heat", "broken"], *([*row, 0] for row in rows)]
+    (tmp_path / "pumps.csv").write_text("".join(",".join(map(str, line)) + "\n" for line in lines))
     [fits] = blocks("sh", "atelier fit")
     command = fits.replace("atelier ", f"{Path(sys.executable).with_name('atelier')} ")
     done = subprocess.run(["bash", "-ec", command], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    names = {"bearings-pca", "bearings-knn", "bearings-far"}
+    names = {"bearings-pca", "bearings-knn", "bearings-far", "pumps"}
     assert {each.name for each in (tmp_path / "packages").iterdir() if not each.name.startswith(".")} >= names
