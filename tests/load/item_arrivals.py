@@ -11,6 +11,7 @@ at which a request was due, so that no wait before its sending is left out. In e
 
 import argparse
 import asyncio
+import logging
 import selectors
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -228,6 +229,8 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
+    # The same few items over and over have drifted, rightly.
+    logging.getLogger("deployments.reconstruction.drift").setLevel(logging.ERROR)
     options = options_of()
     package = package_at(options.package)
     loads = [each / 100 for each in options.loads]

@@ -208,7 +208,12 @@ def compared(
     lines = []
     for (server, case), runs in seen.items():
         rates = [each.items_per_second for each in runs]
-        pairs = list(zip(seen.get((DIRECT, case), ()), rates, strict=False))
+        # Who answered nothing in all of a round cannot be compared in it.
+        ratios = [
+            ours.items_per_second / its
+            for ours, its in zip(seen.get((DIRECT, case), ()), rates, strict=False)
+            if its
+        ]
         lines.append(
             Line(
                 server,
@@ -218,7 +223,7 @@ def compared(
                 median(each.p50_ms for each in runs),
                 median(each.p99_ms for each in runs),
                 sum(each.errors for each in runs),
-                median(ours.items_per_second / its for ours, its in pairs) if pairs else None,
+                median(ratios) if ratios else None,
                 AIMS.get((server, case)),
                 rates,
             )

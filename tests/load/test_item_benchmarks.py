@@ -166,6 +166,14 @@ def test_direct_answers_are_compared_in_the_same_round() -> None:
     assert "1 x 1 threads, 1 ms" in text
 
 
+def test_who_answers_nothing_in_a_round_is_not_compared_in_it() -> None:
+    case = Case(1000, 1)
+    found = [Found(0.0, 0.0, 0.0, 1), Found(500.0, 1.0, 2.0)]
+    seen = {(DIRECT, case): [Found(1000.0)] * 2, (LITSERVE, case): found}
+    assert item_peers.compared(seen, {})[1].direct == 2.0
+    assert item_peers.compared({**seen, (LITSERVE, case): found[:1]}, {})[1].direct is None
+
+
 def test_cases_are_read_from_the_command_line() -> None:
     assert item_peers.options_of(["--cases", "8x2", "1x1"]).cases == [Case(8, 2), Case(1, 1)]
 
