@@ -6,6 +6,7 @@ Everything a run writes lives in one temporary folder, and its ports are its own
 import contextlib
 import io
 import logging
+import math
 import secrets
 import shutil
 import socket
@@ -131,7 +132,7 @@ class Local:
         }
 
     def _haproxy(self) -> dict[str, str]:
-        folder = self._folder / "h"
+        folder, longest = self._folder / "h", self._settings.request_timeout_seconds
         stats, metrics, fallback, fallback_grpc = free_ports(4)
         return {
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
@@ -145,7 +146,9 @@ class Local:
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
             "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc),
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-            "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(DRAIN_SECONDS),
+            # Ray has HAProxy read its configuration anew, most of all while a service starts; the process that served
+            # until then ends by itself, but no answer is to be cut off.
+            "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(longest) + DRAIN_SECONDS),
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.2",
             "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
         }
