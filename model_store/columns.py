@@ -92,8 +92,7 @@ def read_rows(path: Path, names: Sequence[str] = (), label: str | None = None) -
     """Columns of numbers by name, all but the labels where none is named. Raises WrongArrays."""
     columns = read_columns(path)
     labels = columns.labels(label, names)
-    taken = {label, *(() if labels is None else LABELS)}
-    features = tuple(names) or tuple(each for each in columns.texts if each not in taken)
+    features = tuple(names) or tuple(each for each in columns.texts if each not in {label, *LABELS})
     values = np.array([columns.numbers(each) for each in features], np.float64).T
     return Rows(
         check_finite(values, path.name), np.zeros(len(values), bool) if labels is None else labels, features

@@ -1,7 +1,7 @@
 """How well scores tell anomalies from normal items. Knows no model: scores and labels in, figures and curves out."""
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +70,7 @@ def _by_unit(statistic: Statistic, units: Units) -> Statistic:
     return lambda weights: statistic(weights[units])
 
 
-def has_both(labels: NDArray[np.bool_] | None) -> bool:
+def has_both(labels: NDArray[np.bool_] | None) -> TypeGuard[NDArray[np.bool_]]:
     """Whether some are anomalies, and some are normal."""
     return labels is not None and bool(labels.any()) and not bool(labels.all())
 
@@ -85,7 +85,7 @@ def judged(
     """Every score against the labels; where they do not tell anomalies apart, how often there is an alarm."""
     found = Found()
     thresholds = {name: each.threshold for name, each in scoring.calibrations.items()} if scoring else {}
-    if labels is not None and has_both(labels):
+    if has_both(labels):
         for name, values in named.items():
             found.figures |= detection(name, values, labels, thresholds.get(name), key, units)
         found.plots += curves(named, labels)

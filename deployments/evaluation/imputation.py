@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -38,7 +39,7 @@ class Redrawn:
             return {}
         made = await self._ask(whole, "Reconstructing")
         errors = self._squares(whole, made, np.ones((len(whole), len(self.table.features)), bool))
-        return self._figures("reconstruction_error", errors, f"{self.key}:redrawn", "of whole rows redrawn")
+        return self._figures("reconstruction", errors, f"{self.key}:redrawn", "of whole rows redrawn")
 
     async def imputation(self, seed: int) -> dict[str, Figure]:
         """Of values that are hidden."""
@@ -61,10 +62,11 @@ class Redrawn:
             errors = self._squares(rows, made, away)
             plain = self._squares(rows, [self._plain] * len(rows), away)
             figures |= self._figures(
-                f"imputation_error.{100 * share:.0f}",
+                "imputation",
                 errors,
                 f"{self.key}:{seed}:{share}",
                 f"of values filled in, {share:.0%} of all hidden",
+                f".{100 * share:.0f}",
                 plain,
             )
         return figures
@@ -79,10 +81,19 @@ class Redrawn:
         )
         return [each.features or {} for each in outputs]
 
-    @property
+    @cached_property
     def _plain(self) -> Row:
         """The mean of each number, and the most frequent of each feature's words."""
         return {each.name: _usual([row[each.name] for row in self.rows]) for each in self.table.features}
+
+    @cached_property
+    def _spreads(self) -> dict[str, float]:
+        """The deviation of each number."""
+        numbers = [each.name for each in self.table.features if isinstance(each, Number)]
+        known: dict[str, list[Any]] = {
+            name: [row[name] for row in self.rows if row[name] is not None] for name in numbers
+        }
+        return {name: float(np.std(values)) or 1.0 for name, values in known.items()}
 
     def _squares(
         self, right: Sequence[Row], made: Sequence[Row], judged_: NDArray[np.bool_]
@@ -94,37 +105,34 @@ class Redrawn:
             places = np.flatnonzero(judged_[:, column]).tolist()
             pairs: list[tuple[Any, Any]] = [(right[place][name], made[place][name]) for place in places]
             if isinstance(feature, Number):
-                values: list[Any] = [row[name] for row in self.rows if row[name] is not None]
-                spread = float(np.std(values)) or 1.0
-                errors[places, column] = [((a - b) / spread) ** 2 for a, b in pairs]
+                errors[places, column] = [((a - b) / self._spreads[name]) ** 2 for a, b in pairs]
             else:
                 errors[places, column] = [a != b for a, b in pairs]
         return errors
 
     def _figures(
         self,
-        name: str,
+        kind: str,
         errors: NDArray[np.float64],
         key: str,
         words: str,
+        share: str = "",
         plain: NDArray[np.float64] | None = None,
     ) -> dict[str, Figure]:
         numbers = np.array([isinstance(each, Number) for each in self.table.features])
         figures = {}
         for ending, columns, about, rooted in (
-            ("", numbers, "root mean square, in deviations of a feature,", True),
-            ("_wrong", ~numbers, "share of words that are wrong,", False),
+            ("error", numbers, "root mean square, in deviations of a feature,", True),
+            ("wrong", ~numbers, "share of words that are wrong,", False),
         ):
             if np.isnan(errors[:, columns]).all():
                 continue
-            kind, _, share = name.partition(".")
-            kind = kind.replace("_error", ending) if ending else kind
             beside = ""
             if plain is not None:
                 usual = "the mean" if rooted else "the most frequent one"
                 value = _mean(plain[:, columns], rooted=rooted)(np.ones(len(plain)))
                 beside = f"; {usual} has {value:.4g}"
-            figures[f"{kind}.{share}" if share else kind] = estimate(
+            figures[f"{kind}_{ending}{share}"] = estimate(
                 _mean(errors[:, columns], rooted=rooted),
                 Sampling.of(key, len(errors)),
                 better=False,

@@ -138,9 +138,7 @@ def evaluate_items(package: Package, items: Items, key: str, device: Device, pro
 
 def _redrawn(manifest: Manifest, items: Items, redrawn: NDArray[np.float32], key: str) -> Found:
     """Of normal items only, where labels tell them: a good model redraws no anomaly."""
-    normal = (
-        ~items.labels if has_both(items.labels) and items.labels is not None else np.ones(len(redrawn), bool)
-    )
+    normal = ~items.labels if has_both(items.labels) else np.ones(len(redrawn), bool)
     original, made = items.values[normal], redrawn[normal]
     sampling = Sampling.of(f"{key}:redrawn", len(original))
     of = "of normal items" if not normal.all() else "of all items"
@@ -189,7 +187,7 @@ def _grids(items: Items, scores: NDArray[np.float32] | None, outputs: Outputs) -
     if scores is None:
         return [grid("Samples", key, list(range(min(_SHOWN, len(items.values)))))]
     order = np.argsort(scores, kind="stable")
-    if labels is None or not has_both(labels):
+    if not has_both(labels):
         return [
             grid("Highest scores", f"What looks least normal to the model. {key}", order[::-1].tolist()),
             grid("Lowest scores", "What looks most normal.", order.tolist()),

@@ -48,7 +48,7 @@ def _csv(path: Path, table: Table, label: str | None) -> Rows:
         for each in table.features
     ]
     rows = tuple(dict(zip(names, row, strict=True)) for row in zip(*texts, strict=True))
-    used = {*names, label or "", *(() if labels is None else LABELS)}
+    used = {*names, label or "", *LABELS}
     return Rows(rows, labels, tuple(each for each in columns.texts if each not in used))
 
 

@@ -28,11 +28,8 @@ async def evaluate_rows(
     items = [RowItem(each) for each in rows.values]
     if manifest.scoring and "score" in manifest.capabilities:
         found.add(await _scored(studio, manifest, items, rows, key, progress))
-    normal = [
-        each
-        for place, each in enumerate(rows.values)
-        if not has_both(rows.labels) or rows.labels is None or not rows.labels[place]
-    ]
+    anomalous = rows.labels if has_both(rows.labels) else np.zeros(len(items), bool)
+    normal = [each for each, odd in zip(rows.values, anomalous, strict=True) if not odd]
     if manifest.table and "reconstruct" in manifest.capabilities:
         redrawn = Redrawn(studio, name, manifest.table, tuple(normal[:_FILLED]), key, progress)
         # Rows that lack something are filled in below, where the model can.
@@ -88,7 +85,7 @@ def _contributions(
     names = list(shares[0])
     values = np.array([[each[name] for name in names] for each in shares])
     groups = {"all rows": values.mean(0)}
-    if labels is not None and has_both(labels):
+    if has_both(labels):
         groups = {"anomalies": values[labels].mean(0), "normal rows": values[~labels].mean(0)}
     order = np.argsort(-next(iter(groups.values())), kind="stable")
     lines = tuple((names[place], *(f"{each[place]:.1%}" for each in groups.values())) for place in order)

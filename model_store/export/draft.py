@@ -32,6 +32,20 @@ from model_store.tabling import Series, Table
 Progress: TypeAlias = Callable[[int, int, Mapping[str, float]], None]
 """Called as (steps done, steps in all, latest figures by name) while a recipe runs."""
 
+
+@dataclass(frozen=True)
+class Part:
+    """Progress of one of several trainings of the same length, told as that of all of them."""
+
+    whole: Progress
+    done: int
+    count: int
+
+    def __call__(self, step: int, steps: int, figures: Mapping[str, float]) -> None:
+        """Tell of one step of this training."""
+        self.whole(self.done * steps + step, self.count * steps, figures)
+
+
 Range: TypeAlias = tuple[float, float]
 """Lowest and highest value of a random input, both included."""
 

@@ -4,14 +4,13 @@ Knows no model: it is called with what a class shows, and gives scores. Beside t
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TypeAlias
 
 from torch import Tensor
 
-from model_store.export.draft import Progress
+from model_store.export.draft import Part, Progress
 from model_store.manifest import Measure
 from model_store.zoo import fashion
 from model_store.zoo.baselines import BASELINES, Scores, baselines, best_of
@@ -27,23 +26,11 @@ def ten_aurocs(data: Path, scorer: Scorer, progress: Progress) -> dict[str, list
     found: dict[str, list[float]] = {}
     for label in range(len(fashion.CLASS_NAMES)):
         images = known.of_class(label).images
-        part = _Part(progress, label, len(fashion.CLASS_NAMES))
+        part = Part(progress, label, len(fashion.CLASS_NAMES))
         normal = test.labels == label
         for name, values in (scorer(images, test.images, part) | baselines(images, test.images)).items():
             found.setdefault(name, []).append(auroc(values[normal], values[~normal]))
     return found
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Progress of one of several trainings of the same length, told as that of all of them."""
-
-    whole: Progress
-    done: int
-    count: int
-
-    def __call__(self, step: int, steps: int, figures: Mapping[str, float]) -> None:
-        self.whole(self.done * steps + step, self.count * steps, figures)
 
 
 def measures(aurocs: Mapping[str, list[float]]) -> dict[str, Measure]:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_model
 from torch import Tensor
 
 from model_store.export.calibration import calibrate
-from model_store.export.draft import Draft, GraphDraft, Progress, tensor
+from model_store.export.draft import Draft, GraphDraft, Part, Progress, tensor
 from model_store.export.stored import round_weights
 from model_store.fitted import fit as detectors
 from model_store.fitted.recipe import Kind
@@ -188,7 +188,7 @@ def measure(data: Path, progress: Progress, recipe: Recipe = Recipe()) -> dict[s
     scores, errors = [], []
     for place, path in enumerate(sets):
         rows = adbench.read(path)
-        trained = fit(rows.normal, _Part(progress, place, len(sets)), recipe)
+        trained = fit(rows.normal, Part(progress, place, len(sets)), recipe)
         scores.append(judged(trained, rows))
         errors.append({share: imputed(trained, rows, share) for share in MISSING})
     return _figures(scores, errors)
@@ -225,18 +225,6 @@ def _figures(
 def _fitted(scores: list[dict[str, float]]) -> str:
     """What detectors reach that are fitted to the same rows."""
     return ", ".join(f"{name} {fmean(each[name] for each in scores):.4f}" for name in _FITTED)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Progress of one of several trainings of the same length, told as that of all of them."""
-
-    whole: Progress
-    done: int
-    count: int
-
-    def __call__(self, step: int, steps: int, figures: Mapping[str, float]) -> None:
-        self.whole(self.done * steps + step, self.count * steps, figures)
 
 
 # -- the package -------------------------------------------------------------------------------------------------------
